@@ -1,0 +1,3 @@
+.PHONY: examples
+examples:
+	@examples/build.sh

@@ -1,0 +1,91 @@
+//! Files and directories, as far as the guest's preopens let it.
+
+use crate::{Outcome, argument};
+use std::fs;
+use std::io::{self, Write};
+use std::path::Path;
+
+/// Copies a file to stdout.
+pub fn read(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let mut file = fs::File::open(path).map_err(|e| format!("{path}: {e}"))?;
+    io::copy(&mut file, &mut io::stdout().lock()).map_err(|e| format!("{path}: {e}"))?;
+    Ok(())
+}
+
+/// Creates or replaces a file.
+pub fn write(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let text = argument(arguments, 1, "a text")?;
+    fs::write(path, text).map_err(|e| format!("{path}: {e}"))
+}
+
+/// Adds a line to a file, creating it if need be.
+pub fn append(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let text = argument(arguments, 1, "a text")?;
+    fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .and_then(|mut file| writeln!(file, "{text}"))
+        .map_err(|e| format!("{path}: {e}"))
+}
+
+/// Prints the names in a directory, sorted, directories with a slash.
+pub fn list(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    for (name, is_dir) in entries(Path::new(path)).map_err(|e| format!("{path}: {e}"))? {
+        println!("{name}{}", if is_dir { "/" } else { "" });
+    }
+    Ok(())
+}
+
+/// Prints every path below a directory; what cannot be opened is named on stderr.
+pub fn tree(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let mut pending = vec![Path::new(path).to_path_buf()];
+    while let Some(directory) = pending.pop() {
+        match entries(&directory) {
+            Ok(found) => {
+                for (name, is_dir) in found {
+                    let child = directory.join(name);
+                    println!("{}", child.display());
+                    if is_dir {
+                        pending.push(child);
+                    }
+                }
+            }
+            Err(e) => eprintln!("{}: {e}", directory.display()),
+        }
+    }
+    Ok(())
+}
+
+/// Creates one directory.
+pub fn mkdir(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    fs::create_dir(path).map_err(|e| format!("{path}: {e}"))
+}
+
+/// Removes a file or an empty directory.
+pub fn remove(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir(path),
+        Ok(_) => fs::remove_file(path),
+        Err(e) => Err(e),
+    };
+    removed.map_err(|e| format!("{path}: {e}"))
+}
+
+fn entries(directory: &Path) -> io::Result<Vec<(String, bool)>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        found.push((name, entry.file_type()?.is_dir()));
+    }
+    found.sort();
+    Ok(found)
+}

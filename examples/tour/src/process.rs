@@ -1,0 +1,90 @@
+//! What a process is given: arguments, environment, time, randomness, memory.
+
+use crate::{Outcome, argument, number};
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// Prints each argument after the subcommand on a line of its own.
+pub fn args(arguments: &[String]) -> Outcome {
+    for argument in arguments {
+        println!("{argument}");
+    }
+    Ok(())
+}
+
+/// Prints the environment, sorted, or one variable's value.
+pub fn env(arguments: &[String]) -> Outcome {
+    if let Ok(name) = argument(arguments, 0, "") {
+        let value = std::env::var(name).map_err(|_| format!("{name} is not set"))?;
+        println!("{value}");
+        return Ok(());
+    }
+    let sorted: BTreeMap<_, _> = std::env::vars().collect();
+    for (name, value) in sorted {
+        println!("{name}={value}");
+    }
+    Ok(())
+}
+
+/// Prints the working directory the guest starts in.
+pub fn cwd(_: &[String]) -> Outcome {
+    let path = std::env::current_dir().map_err(|e| e.to_string())?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+/// Prints the wall clock in seconds since 1970, and proves that the monotonic
+/// clock advances by sleeping 10 ms.
+pub fn clocks(_: &[String]) -> Outcome {
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_err(|e| e.to_string())?;
+    let start = Instant::now();
+    std::thread::sleep(Duration::from_millis(10));
+    let slept = start.elapsed();
+    println!("wall {}", wall.as_secs());
+    if slept < Duration::from_millis(10) {
+        return Err(format!("10 ms of sleep took {slept:?}"));
+    }
+    println!("monotonic advances");
+    Ok(())
+}
+
+/// Prints random bytes in hex.
+pub fn random(arguments: &[String]) -> Outcome {
+    let wanted: usize = number(arguments, 0, "a number of bytes")?;
+    let mut text = String::with_capacity(wanted * 2);
+    while text.len() < wanted * 2 {
+        // Each `RandomState` is seeded from the host's randomness.
+        let word = {
+            use std::hash::{BuildHasher, Hasher};
+            std::collections::hash_map::RandomState::new()
+                .build_hasher()
+                .finish()
+        };
+        for byte in word.to_le_bytes() {
+            write!(text, "{byte:02x}").map_err(|e| e.to_string())?;
+        }
+    }
+    text.truncate(wanted * 2);
+    println!("{text}");
+    Ok(())
+}
+
+/// Takes memory, one mebibyte at a time and every page of it touched, and
+/// prints what it got.
+pub fn hog(arguments: &[String]) -> Outcome {
+    let mebibytes: usize = number(arguments, 0, "a number of mebibytes")?;
+    let mut held: Vec<Vec<u8>> = Vec::new();
+    for taken in 0..mebibytes {
+        let mut block = Vec::new();
+        block
+            .try_reserve_exact(1 << 20)
+            .map_err(|_| format!("no more memory after {taken} MiB"))?;
+        block.resize(1 << 20, 1);
+        held.push(block);
+    }
+    println!("holding {} MiB", held.len());
+    Ok(())
+}
