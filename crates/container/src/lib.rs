@@ -1,0 +1,22 @@
+//! One container's life on libcontainer.
+//!
+//! Two processes use this crate. The daemon, which must stay small, uses
+//! [`launch`](Launch), [`Bundle`] and [`cgroup`]: it starts the init role, asks
+//! it to go, and cleans up. The init role ([`init::main`]) does everything
+//! expensive: it mounts the root file system, chooses the program, maps its
+//! AOT code, and lets libcontainer put the process into its namespaces, where
+//! it waits for `Start`.
+
+pub mod bundle;
+pub mod cgroup;
+pub mod control;
+mod error;
+pub mod init;
+mod launch;
+mod mounts;
+mod seccomp;
+
+pub use bundle::Bundle;
+pub use control::{CreateRequest, ProgramKind, RootfsMount};
+pub use error::ContainerError;
+pub use launch::{Launch, Stdio, launch};

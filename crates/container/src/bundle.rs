@@ -1,0 +1,153 @@
+//! Where a container's files are, and how they go away.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use libcontainer::container::Container;
+use log::warn;
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+
+use crate::error::ContainerError;
+
+/// An OCI bundle as containerd lays it out, and wisp's own folder inside it.
+///
+/// Everything wisp keeps for a container lives in `<bundle>/wisp`, so that
+/// removing the bundle removes it too.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    path: PathBuf,
+}
+
+impl Bundle {
+    /// The bundle at `path`, an absolute path.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into() }
+    }
+
+    /// The bundle itself.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The OCI runtime spec that containerd wrote.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("config.json")
+    }
+
+    /// Where the image's root file system is mounted.
+    pub fn rootfs(&self) -> PathBuf {
+        self.path.join("rootfs")
+    }
+
+    /// wisp's own folder: the bundle that libcontainer is given.
+    pub fn own(&self) -> PathBuf {
+        self.path.join("wisp")
+    }
+
+    /// The directory that becomes `/` of a Wasm container's process.
+    pub fn jail(&self) -> PathBuf {
+        self.own().join("jail")
+    }
+
+    /// libcontainer's state directory of all containers of this bundle (one).
+    pub fn state(&self) -> PathBuf {
+        self.own().join("state")
+    }
+
+    fn container(&self, id: &str) -> Result<Option<Container>, ContainerError> {
+        let dir = self.state().join(id);
+        if !dir.join("state.json").exists() {
+            return Ok(None);
+        }
+        Container::load(dir)
+            .map(Some)
+            .map_err(|source| ContainerError::library("load the state of", id, source))
+    }
+
+    /// Lets the container's waiting init process go, and runs the spec's
+    /// `poststart` hooks.
+    ///
+    /// # Errors
+    /// When the container is not in the `created` state or a hook fails.
+    pub fn start(&self, id: &str) -> Result<(), ContainerError> {
+        let mut container = self
+            .container(id)?
+            .ok_or_else(|| ContainerError::NoState(self.state().join(id)))?;
+        container
+            .start()
+            .map_err(|source| ContainerError::library("start", id, source))
+    }
+
+    /// Removes what a stopped (or dead) container left: its processes, cgroup,
+    /// state and mounts. Safe to call again and after a crash at any point.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; the rest is removed anyway.
+    pub fn remove(&self, id: &str) -> Result<(), ContainerError> {
+        let mut first = None;
+        match self.container(id) {
+            Ok(Some(mut container)) => {
+                if let Err(source) = container.delete(true) {
+                    first = Some(ContainerError::library("delete", id, source));
+                }
+            }
+            Ok(None) => {}
+            Err(error) => first = Some(error),
+        }
+        if let Err(error) = unmount(&self.rootfs()) {
+            first = first.or(Some(ContainerError::Unmount {
+                path: self.rootfs(),
+                source: error,
+            }));
+        }
+        match std::fs::remove_dir_all(self.own()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                first = first.or(Some(ContainerError::Io {
+                    what: "remove",
+                    path: self.own(),
+                    source,
+                }));
+            }
+            _ => {}
+        }
+        first.map_or(Ok(()), Err)
+    }
+}
+
+/// Unmounts all that is mounted at `target`, topmost first; nothing mounted
+/// there is fine. A busy mount is detached, so that it goes with its last user.
+fn unmount(target: &Path) -> Result<(), Errno> {
+    loop {
+        match umount2(target, MntFlags::UMOUNT_NOFOLLOW) {
+            Ok(()) => {}
+            // EINVAL: not a mount point (any more). ENOENT: no bundle.
+            Err(Errno::EINVAL | Errno::ENOENT) => return Ok(()),
+            Err(Errno::EBUSY) => {
+                warn!("{} is busy, detaching it", target.display());
+                umount2(target, MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW)?;
+            }
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn removing_an_empty_bundle_twice_is_fine() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let bundle = Bundle::new(dir.path());
+        bundle.remove("none").expect("first");
+        bundle.remove("none").expect("second");
+    }
+
+    #[test]
+    fn starting_without_state_names_the_missing_path() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let error = Bundle::new(dir.path()).start("c1").expect_err("no state");
+        assert!(error.to_string().contains("wisp/state/c1"), "{error}");
+    }
+}

@@ -1,0 +1,148 @@
+//! What the daemon and the init role say to each other, over one socket pair:
+//! a [`CreateRequest`] down, then [`Report`]s up, each one line of JSON.
+
+use std::io::{self, BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A mount of the root file system, as containerd's `CreateTaskRequest` has it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RootfsMount {
+    /// File system type, such as `overlay` or `bind`.
+    pub kind: String,
+    /// What is mounted.
+    pub source: String,
+    /// Options as in fstab.
+    pub options: Vec<String>,
+}
+
+/// Everything the init role needs to create a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CreateRequest {
+    /// containerd namespace.
+    pub namespace: String,
+    /// Container id.
+    pub id: String,
+    /// The OCI bundle, an absolute path.
+    pub bundle: PathBuf,
+    /// Mounts to make at the bundle's `rootfs`, in order.
+    pub rootfs: Vec<RootfsMount>,
+    /// containerd's gRPC socket, where images are looked up.
+    pub containerd: String,
+    /// A config file named by the runtime options.
+    pub config: Option<PathBuf>,
+}
+
+/// What kind of program a container runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ProgramKind {
+    /// A guest in the engine.
+    Wasm,
+    /// An ordinary Linux program.
+    Native,
+}
+
+/// One line from the init role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Report {
+    /// The container is created and waits for `Start`.
+    Created {
+        /// Its init process, in the daemon's pid namespace.
+        pid: i32,
+        /// What it will run.
+        kind: ProgramKind,
+    },
+    /// Something the node's admin should know; the container is fine.
+    Warning(String),
+    /// The program runs; for an HTTP component: its port listens.
+    Ready,
+    /// Create or Start failed, and why.
+    Failed(String),
+}
+
+/// The init role's end of the socket pair.
+#[derive(Debug)]
+pub struct Control {
+    stream: UnixStream,
+}
+
+impl Control {
+    /// Wraps the init role's end.
+    pub fn new(stream: UnixStream) -> Self {
+        Self { stream }
+    }
+
+    /// Reads the request, the only line the daemon sends.
+    ///
+    /// # Errors
+    /// When the daemon is gone or the line is not a request.
+    pub fn request(&self) -> io::Result<CreateRequest> {
+        let mut line = String::new();
+        BufReader::new(&self.stream).read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(io::Error::from)
+    }
+
+    /// Sends one report. A daemon that is gone is not an error here: there is
+    /// nobody left to tell.
+    pub fn report(&self, report: &Report) {
+        if let Ok(mut line) = serde_json::to_vec(report) {
+            line.push(b'\n');
+            let _ = (&self.stream).write_all(&line);
+        }
+    }
+
+    /// The same end once more, for the process that stays.
+    ///
+    /// # Errors
+    /// When descriptors run out.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        self.stream.try_clone().map(Self::new)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_and_a_report_survive_the_wire() {
+        let (daemon, init) = UnixStream::pair().expect("socket pair");
+        let request = CreateRequest {
+            namespace: "k8s.io".into(),
+            id: "c1".into(),
+            bundle: "/run/bundle".into(),
+            rootfs: vec![RootfsMount {
+                kind: "overlay".into(),
+                source: "overlay".into(),
+                options: vec!["lowerdir=/a".into()],
+            }],
+            containerd: "/run/containerd/containerd.sock".into(),
+            config: None,
+        };
+        let mut line = serde_json::to_vec(&request).expect("encode");
+        line.push(b'\n');
+        (&daemon).write_all(&line).expect("send");
+
+        let control = Control::new(init);
+        let received = control.request().expect("receive");
+        assert_eq!(received.id, "c1");
+        assert_eq!(received.rootfs[0].options, ["lowerdir=/a"]);
+
+        let report = Report::Failed("two\nlines".into());
+        control.report(&report);
+        let mut line = String::new();
+        BufReader::new(&daemon).read_line(&mut line).expect("line");
+        assert_eq!(serde_json::from_str::<Report>(&line).expect("decode"), report);
+    }
+
+    #[test]
+    fn a_request_that_is_not_json_is_an_error() {
+        let (daemon, init) = UnixStream::pair().expect("socket pair");
+        (&daemon).write_all(b"hello\n").expect("send");
+        assert!(Control::new(init).request().is_err());
+    }
+}

@@ -1,0 +1,213 @@
+//! The init role: the process that creates the container and, for a guest,
+//! becomes it.
+//!
+//! It has one thread from its start to the guest's, because libcontainer forks
+//! it: the fork keeps the engine, the mapped code and the linked program, and
+//! only those descriptors that the guest needs.
+
+mod jail;
+mod native;
+mod wasm;
+
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use libcontainer::container::builder::ContainerBuilder;
+use libcontainer::syscall::syscall::SyscallType;
+use libcontainer::workload::Executor;
+use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use oci_spec::runtime::Spec;
+use wisp_config::Config;
+use wisp_image::{Program, Rootfs, WasmLayer};
+
+use crate::bundle::Bundle;
+use crate::cgroup::Cgroup;
+use crate::control::{Control, CreateRequest, ProgramKind, Report};
+use crate::error::ContainerError;
+use crate::mounts::mount_all;
+use crate::seccomp;
+
+/// Runs the init role with the control socket that the daemon passed as
+/// descriptor `fd`; answers the exit code of this (short-lived) process.
+///
+/// # Errors
+/// When `fd` is not a socket or carries no request: nobody to report to.
+pub fn main(fd: RawFd) -> Result<i32, String> {
+    close_on_exec(fd).map_err(|e| format!("descriptor {fd}: {e}"))?;
+    // SAFETY: the daemon passed this descriptor to this process alone, it is
+    // open (checked just above), and nothing else here uses its number.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    let control = Control::new(UnixStream::from(owned));
+    let request = control.request().map_err(|e| format!("request: {e}"))?;
+    let bundle = Bundle::new(&request.bundle);
+    match create(&request, &bundle, &control) {
+        Ok((pid, kind)) => {
+            control.report(&Report::Created { pid, kind });
+            Ok(0)
+        }
+        Err(error) => {
+            let mut text = error.to_string();
+            if let Err(undo) = bundle.remove(&request.id) {
+                text = format!("{text} (and cleaning up after it: {undo})");
+            }
+            control.report(&Report::Failed(text));
+            Ok(1)
+        }
+    }
+}
+
+fn close_on_exec(fd: RawFd) -> Result<(), nix::errno::Errno> {
+    // SAFETY: the descriptor is only borrowed for this call, which fails
+    // cleanly if the number is not open.
+    let borrowed = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    fcntl(borrowed, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).map(drop)
+}
+
+fn create(
+    request: &CreateRequest,
+    bundle: &Bundle,
+    control: &Control,
+) -> Result<(i32, ProgramKind), ContainerError> {
+    let spec = load_spec(&bundle.config())?;
+    let config = Config::load(request.config.as_deref())?;
+    mount_all(&request.rootfs, &bundle.rootfs())?;
+
+    let root = spec
+        .root()
+        .as_ref()
+        .ok_or_else(|| ContainerError::Unsupported("the spec has no root".into()))?;
+    let root_path = bundle.path().join(root.path());
+    let rootfs = Rootfs::open(&root_path)?;
+    let process = spec
+        .process()
+        .as_ref()
+        .ok_or_else(|| ContainerError::Unsupported("the spec has no process".into()))?;
+    if process.terminal() == Some(true) {
+        return Err(ContainerError::Unsupported(
+            "process.terminal: terminals are not supported yet; run without -t".into(),
+        ));
+    }
+    let args = process.args().clone().unwrap_or_default();
+    let env = process.env().clone().unwrap_or_default();
+    let cwd = process.cwd().to_string_lossy().into_owned();
+    let path = env.iter().find_map(|pair| pair.strip_prefix("PATH="));
+
+    // A pod's own container is the pause program: no need to ask for layers.
+    let is_sandbox = annotation(&spec, "io.kubernetes.cri.container-type") == Some("sandbox");
+    let mut layers = || {
+        if is_sandbox {
+            Ok(Vec::<WasmLayer>::new())
+        } else {
+            wisp_image::layers(&request.containerd, &request.namespace, &request.id)
+        }
+    };
+    let program = wisp_image::choose(&args, path, &cwd, &rootfs, &mut layers)?;
+
+    let filters = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref())
+        .map(seccomp::compile)
+        .transpose()?
+        .unwrap_or_default();
+    let cgroup = Cgroup::of(&spec, &request.id);
+    let (kind, spec, executor) = match program {
+        Program::Native => {
+            let spec = native::spec(&spec, &root_path);
+            let executor = native::Native::new(filters, control)?;
+            (
+                ProgramKind::Native,
+                spec,
+                Box::new(executor) as Box<dyn Executor>,
+            )
+        }
+        wasm => {
+            let (spec, executor) =
+                wasm::prepare(&spec, &root_path, wasm, &config, bundle, filters, control)?;
+            (
+                ProgramKind::Wasm,
+                spec,
+                Box::new(executor) as Box<dyn Executor>,
+            )
+        }
+    };
+    let pid = build(request, bundle, spec, &cgroup, executor)?;
+    Ok((pid, kind))
+}
+
+fn build(
+    request: &CreateRequest,
+    bundle: &Bundle,
+    mut spec: Spec,
+    cgroup: &Cgroup,
+    executor: Box<dyn Executor>,
+) -> Result<i32, ContainerError> {
+    if let Some(linux) = spec.linux_mut() {
+        linux.set_cgroups_path(Some(cgroup.path().to_owned()));
+    }
+    let own = bundle.own();
+    std::fs::create_dir_all(bundle.state()).map_err(|source| ContainerError::Io {
+        what: "create",
+        path: bundle.state(),
+        source,
+    })?;
+    spec.save(own.join("config.json"))
+        .map_err(|error| ContainerError::Spec {
+            path: own.join("config.json"),
+            reason: error.to_string(),
+        })?;
+    let failed = |source| ContainerError::library("create", &request.id, source);
+    let container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
+        .validate_id()
+        .map_err(failed)?
+        .with_executor(BoxedExecutor(executor))
+        .with_root_path(bundle.state())
+        .map_err(failed)?
+        .as_init(&own)
+        .with_systemd(cgroup.systemd())
+        .with_detach(true)
+        // The daemon, not this short-lived process, is to be its parent.
+        .as_sibling(true)
+        .build()
+        .map_err(failed)?;
+    container
+        .pid()
+        .map(|pid| pid.as_raw())
+        .ok_or_else(|| ContainerError::Init("libcontainer reported no pid".into()))
+}
+
+/// Lets one builder call take either executor.
+#[derive(Clone)]
+struct BoxedExecutor(Box<dyn Executor>);
+
+impl Executor for BoxedExecutor {
+    fn exec(&self, spec: &Spec) -> Result<(), libcontainer::workload::ExecutorError> {
+        self.0.exec(spec)
+    }
+
+    fn validate(
+        &self,
+        spec: &Spec,
+    ) -> Result<(), libcontainer::workload::ExecutorValidationError> {
+        self.0.validate(spec)
+    }
+
+    fn setup_envs(
+        &self,
+        envs: std::collections::HashMap<String, String>,
+    ) -> Result<(), libcontainer::workload::ExecutorSetEnvsError> {
+        self.0.setup_envs(envs)
+    }
+}
+
+fn load_spec(path: &Path) -> Result<Spec, ContainerError> {
+    Spec::load(path).map_err(|error| ContainerError::Spec {
+        path: path.to_owned(),
+        reason: error.to_string(),
+    })
+}
+
+fn annotation<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
+    spec.annotations().as_ref()?.get(key).map(String::as_str)
+}

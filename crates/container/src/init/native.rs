@@ -1,0 +1,68 @@
+//! Ordinary Linux programs: pause, sidecars, busybox.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::rc::Rc;
+
+use libcontainer::workload::default::DefaultExecutor;
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use oci_spec::runtime::Spec;
+use seccompiler::BpfProgram;
+
+use crate::control::{Control, Report};
+use crate::error::ContainerError;
+use crate::seccomp;
+
+/// libcontainer's own executor, with the spec's seccomp profile and with the
+/// reason reported when the program cannot be executed.
+#[derive(Clone)]
+pub struct Native {
+    filters: Rc<Vec<BpfProgram>>,
+    control: Rc<Control>,
+}
+
+impl Native {
+    /// # Errors
+    /// When descriptors run out.
+    pub fn new(filters: Vec<BpfProgram>, control: &Control) -> Result<Self, ContainerError> {
+        let control = control
+            .try_clone()
+            .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
+        Ok(Self {
+            filters: Rc::new(filters),
+            control: Rc::new(control),
+        })
+    }
+}
+
+/// The spec for libcontainer: as containerd wrote it, with the root's path
+/// made absolute, since libcontainer sees it from another bundle.
+pub fn spec(spec: &Spec, root: &Path) -> Spec {
+    let mut spec = spec.clone();
+    if let Some(found) = spec.root_mut() {
+        found.set_path(root.to_owned());
+    }
+    spec
+}
+
+impl Executor for Native {
+    fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
+        let result = seccomp::install(&self.filters)
+            .map_err(|e| ExecutorError::Other(e.to_string()))
+            .and_then(|()| DefaultExecutor {}.exec(spec));
+        if let Err(error) = &result {
+            self.control.report(&Report::Failed(error.to_string()));
+        }
+        result
+    }
+
+    fn validate(&self, spec: &Spec) -> Result<(), ExecutorValidationError> {
+        DefaultExecutor {}.validate(spec)
+    }
+
+    fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        DefaultExecutor {}.setup_envs(envs)
+    }
+}

@@ -1,0 +1,265 @@
+//! Guests: from the program's bytes to an executor that runs them.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, Read, Seek};
+use std::os::fd::RawFd;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+
+use libcontainer::workload::{
+    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
+};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use seccompiler::BpfProgram;
+use wisp_aot::{Cache, Compiler, Digest};
+use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
+use wisp_config::Config;
+use wisp_engine::{HostPreopen, Prepared, Setup, World};
+use wisp_image::Program;
+
+use super::jail;
+use crate::bundle::Bundle;
+use crate::control::{Control, Report};
+use crate::error::ContainerError;
+use crate::mounts::open_descriptors;
+use crate::seccomp;
+
+/// How long an HTTP server may drain after SIGTERM before it ends by itself.
+/// kubelet's default grace period is 30 s; whoever asks for less sends SIGKILL.
+const DRAIN: Duration = Duration::from_secs(30);
+
+/// Everything of a guest that is made before its process enters the container.
+struct Guest {
+    prepared: Prepared,
+    grant: Grant,
+    preopens: Vec<HostPreopen>,
+    filters: Vec<BpfProgram>,
+    control: Control,
+    keep: Vec<RawFd>,
+}
+
+/// The executor that becomes the guest. libcontainer wants it to be `Clone`;
+/// there is one guest, taken by the process that runs it.
+#[derive(Clone)]
+pub struct Wasm {
+    guest: Rc<RefCell<Option<Guest>>>,
+    is_command: bool,
+}
+
+/// Resolves `program` to mapped, linked AOT code and derives the spec of the
+/// process that will run it.
+///
+/// # Errors
+/// Whatever keeps the program from running, named.
+pub fn prepare(
+    spec: &Spec,
+    root: &Path,
+    program: Program,
+    config: &Config,
+    bundle: &Bundle,
+    filters: Vec<BpfProgram>,
+    control: &Control,
+) -> Result<(Spec, Wasm), ContainerError> {
+    let volumes = jail::volumes(spec);
+    let granted = capabilities(
+        spec,
+        &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
+    )?;
+    let artifact = compile(program, config)?;
+    if let Some(warning) = &artifact.warning {
+        control.report(&Report::Warning(warning.clone()));
+    }
+    let prepared = wisp_engine::prepare(artifact.file)?;
+    let is_command = matches!(prepared.world(), World::Command(_));
+    let spec = jail::spec(
+        spec,
+        root,
+        bundle,
+        granted.root,
+        &volumes,
+        !granted.outbound.is_empty(),
+    )?;
+    let control = control
+        .try_clone()
+        .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
+    // What is open now, the guest needs (the mapped AOT file, the control
+    // socket); what libcontainer opens from here on, it does not.
+    let keep = open_descriptors()
+        .map_err(|e| ContainerError::Init(format!("list open descriptors: {e}")))?;
+    let guest = Guest {
+        prepared,
+        preopens: preopens(&granted),
+        grant: granted,
+        filters,
+        control,
+        keep,
+    };
+    let executor = Wasm {
+        guest: Rc::new(RefCell::new(Some(guest))),
+        is_command,
+    };
+    Ok((spec, executor))
+}
+
+fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError> {
+    let process = spec.process().clone().unwrap_or_default();
+    let annotations: BTreeMap<_, _> = spec
+        .annotations()
+        .iter()
+        .flatten()
+        .map(|(key, value)| (key.clone(), value.clone()))
+        .collect();
+    let host_network = !spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_ref())
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Network);
+    let request = Request {
+        args: process.args().as_deref().unwrap_or_default(),
+        env: process.env().as_deref().unwrap_or_default(),
+        cwd: &process.cwd().to_string_lossy(),
+        annotations: &annotations,
+        mounts: volumes,
+        root_readonly: spec
+            .root()
+            .as_ref()
+            .and_then(|root| root.readonly())
+            .unwrap_or(false),
+        host_network,
+    };
+    Ok(grant(&request)?)
+}
+
+fn compile(program: Program, config: &Config) -> Result<wisp_aot::Artifact, ContainerError> {
+    let cache = Cache::new(&config.cache.dir);
+    let compiler = Compiler::from_config(config);
+    match program {
+        Program::RootfsWasm { mut file, path } => {
+            let read = |source| ContainerError::Io {
+                what: "read",
+                path: PathBuf::from(&path),
+                source,
+            };
+            let digest = Digest::of(&mut file).map_err(&read)?;
+            Ok(cache.load(
+                &digest,
+                &mut || {
+                    let mut again = file.try_clone()?;
+                    again.rewind()?;
+                    Ok(Box::new(again) as Box<dyn Read>)
+                },
+                &compiler,
+            )?)
+        }
+        Program::LayerWasm(layer) => {
+            let digest = layer
+                .digest
+                .parse()
+                .map_err(|e| ContainerError::Unsupported(format!("{}: {e}", layer.digest)))?;
+            Ok(cache.load(
+                &digest,
+                &mut || layer.open().map_err(io::Error::other),
+                &compiler,
+            )?)
+        }
+        Program::Native => Err(ContainerError::Init(
+            "a native program has nothing to compile".into(),
+        )),
+    }
+}
+
+/// The guest's preopens as paths inside the jail. Whether they can be written
+/// is decided by the mounts.
+fn preopens(granted: &Grant) -> Vec<HostPreopen> {
+    match granted.root {
+        RootAccess::Ro | RootAccess::Rw => vec![HostPreopen {
+            host: PathBuf::from(jail::ROOTFS),
+            guest: "/".into(),
+            writable: true,
+        }],
+        RootAccess::None => granted
+            .preopens
+            .iter()
+            .map(|preopen| HostPreopen {
+                host: Path::new(jail::ROOTFS).join(preopen.guest.trim_start_matches('/')),
+                guest: preopen.guest.clone(),
+                writable: preopen.writable,
+            })
+            .collect(),
+    }
+}
+
+impl Executor for Wasm {
+    fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
+        let Some(guest) = self.guest.borrow_mut().take() else {
+            return Err(ExecutorError::Other("the guest has been run already".into()));
+        };
+        let Guest {
+            prepared,
+            grant,
+            preopens,
+            filters,
+            control,
+            keep,
+        } = guest;
+        let failed = |reason: String| {
+            control.report(&Report::Failed(reason.clone()));
+            ExecutorError::Other(reason)
+        };
+        close_all_but(&keep).map_err(|e| failed(format!("close inherited descriptors: {e}")))?;
+        seccomp::install(&filters).map_err(|e| failed(e.to_string()))?;
+        let code = prepared.run(Setup {
+            grant,
+            preopens,
+            grace: DRAIN,
+            ready: Box::new(move |result| {
+                control.report(&match result {
+                    Ok(()) => Report::Ready,
+                    Err(reason) => Report::Failed(reason),
+                });
+            }),
+        });
+        std::process::exit(code)
+    }
+
+    fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
+        if self.is_command {
+            // From here on the container exists, and SIGTERM must end it even
+            // as pid 1 of its namespace.
+            wisp_engine::install_command_signals()
+                .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))?;
+        }
+        Ok(())
+    }
+
+    fn setup_envs(&self, _envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
+        // The container's environment is the guest's business and part of its
+        // grant; this process started with an empty one and keeps it.
+        Ok(())
+    }
+}
+
+/// Closes every descriptor above the standard streams that is not in `keep`
+/// (sorted).
+fn close_all_but(keep: &[RawFd]) -> Result<(), nix::errno::Errno> {
+    let mut from: libc::c_uint = 3;
+    for &kept in keep {
+        let kept = kept.unsigned_abs();
+        if kept > from {
+            close_range(from, kept - 1)?;
+        }
+        from = kept + 1;
+    }
+    close_range(from, libc::c_uint::MAX)
+}
+
+fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), nix::errno::Errno> {
+    // SAFETY: the descriptors in this range belong to libcontainer's setup,
+    // which this process has left for good: `exec` never returns to it.
+    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
+    nix::errno::Errno::result(result).map(drop)
+}

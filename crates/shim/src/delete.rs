@@ -1,0 +1,71 @@
+//! The `delete` role: containerd calls it when a pod's daemon is gone, to have
+//! everything removed that the container left. It may be called at any point
+//! of a container's life, and again.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use anyhow::Context;
+use containerd_shim::Flags;
+use containerd_shim::protos::api::DeleteResponse;
+use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
+use containerd_shim::protos::protobuf::{Message, MessageField};
+use oci_spec::runtime::Spec;
+use wisp_container::Bundle;
+use wisp_container::cgroup::Cgroup;
+
+/// Runs the role. The bundle is the working directory, or `-bundle`.
+///
+/// # Errors
+/// When something could not be removed; what could be, is.
+pub fn run(flags: &Flags) -> anyhow::Result<()> {
+    let path = if flags.bundle.is_empty() {
+        std::env::current_dir().context("find the bundle")?
+    } else {
+        PathBuf::from(&flags.bundle)
+    };
+    let bundle = Bundle::new(&path);
+    let mut removed = Ok(());
+    if let Ok(spec) = Spec::load(bundle.config()) {
+        // libcontainer's state may be missing if the daemon died early.
+        let cgroup = Cgroup::of(&spec, &flags.id);
+        if bundle.own().exists() {
+            removed = cgroup.kill_all(libc::SIGKILL);
+        }
+    }
+    removed = bundle.remove(&flags.id).and(removed);
+    remove_stale_socket(&path);
+
+    let now = SystemTime::now()
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .unwrap_or_default();
+    let response = DeleteResponse {
+        // Nobody waited for the process; killed is the honest guess.
+        exit_status: 128 + libc::SIGKILL.unsigned_abs(),
+        exited_at: MessageField::some(Timestamp {
+            seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
+            ..Timestamp::default()
+        }),
+        ..DeleteResponse::default()
+    };
+    removed.context("clean up")?;
+    std::io::stdout()
+        .write_all(&response.write_to_bytes()?)
+        .context("answer containerd")
+}
+
+/// Removes the daemon's socket if nobody listens there: the daemon may serve
+/// other containers of the pod.
+fn remove_stale_socket(bundle: &Path) {
+    if let Ok(address) = fs::read_to_string(bundle.join("address")) {
+        let path = address.trim().trim_start_matches("unix://");
+        if UnixStream::connect(path)
+            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
+        {
+            let _ = fs::remove_file(path);
+        }
+    }
+}

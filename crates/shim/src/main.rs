@@ -1,0 +1,89 @@
+//! `containerd-shim-wisp-v1`: what containerd executes, in one of these roles.
+//!
+//! | invoked as | role |
+//! |---|---|
+//! | `… start` | finds or starts the pod's daemon, prints its address, ends |
+//! | `… delete` | cleans up after a daemon that died, ends |
+//! | `-info` | describes the runtime, ends |
+//! | `-v` | prints the version, ends |
+//! | `serve FD …` | the daemon: the task service of one pod (internal) |
+//! | `init FD` | creates a container and becomes its guest (internal) |
+
+mod bootstrap;
+mod containerd_version;
+mod delete;
+mod info;
+mod serve;
+mod start;
+
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use containerd_shim::Flags;
+
+/// The name containerd knows the runtime by.
+const RUNTIME: &str = "io.containerd.wisp.v1";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect();
+    match run(&args) {
+        Ok(code) => code,
+        Err(error) => {
+            // containerd shows what a role prints when it fails.
+            eprintln!("containerd-shim-wisp-v1: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &[String]) -> anyhow::Result<ExitCode> {
+    let rest = args.get(1..).unwrap_or_default();
+    match rest.first().map(String::as_str) {
+        Some("init") => {
+            let code = wisp_container::init::main(descriptor(rest, "init")?)
+                .map_err(|error| anyhow::anyhow!("init: {error}"))?;
+            return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
+        }
+        Some("serve") => {
+            let listener = descriptor(rest, "serve")?;
+            let flags = parse(rest.get(2..).unwrap_or_default())?;
+            return serve::run(listener, &flags);
+        }
+        _ => {}
+    }
+    let flags = parse(rest)?;
+    if flags.version {
+        println!(
+            "containerd-shim-wisp-v1:\n  Runtime: {RUNTIME}\n  Version: {}",
+            env!("CARGO_PKG_VERSION")
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    if flags.info {
+        info::run()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    match flags.action.as_str() {
+        "start" => start::run(&flags)?,
+        "delete" => delete::run(&flags)?,
+        "" => bail!(
+            "no action; containerd runs this program as `start` and `delete`. \
+             To run a component by hand, use `wisp run` or `ctr run --runtime {RUNTIME}`"
+        ),
+        other => bail!("unknown action {other:?}: expected `start` or `delete`"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn parse(args: &[String]) -> anyhow::Result<Flags> {
+    containerd_shim::parse(args).context("command line")
+}
+
+fn descriptor(rest: &[String], role: &str) -> anyhow::Result<i32> {
+    rest.get(1)
+        .and_then(|text| text.parse().ok())
+        .filter(|fd| *fd > 2)
+        .with_context(|| format!("role `{role}` is started by wisp itself, with a descriptor"))
+}
