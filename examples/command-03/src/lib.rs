@@ -1,9 +1,11 @@
 //! A command for `wasi:cli/run` 0.3: async from the first line.
 
 use futures::join;
+use wasip3::cli::types::ErrorCode;
 use wasip3::cli::{environment, exit, stderr, stdin, stdout};
 use wasip3::clocks::monotonic_clock;
-use wasip3::{wit_bindgen::StreamResult, wit_stream};
+use wasip3::wit_bindgen::{FutureReader, StreamReader, StreamResult};
+use wasip3::wit_stream;
 
 wasip3::cli::command::export!(Command);
 
@@ -54,18 +56,20 @@ fn lines<'a>(words: impl Iterator<Item = &'a str>) -> String {
     words.map(|word| format!("{word}\n")).collect()
 }
 
+/// One of the two output streams: takes what to write, resolves when it is.
+type Output = fn(StreamReader<u8>) -> FutureReader<Result<(), ErrorCode>>;
+
 async fn print(text: &str) -> Result<(), ()> {
-    let (mut writer, reader) = wit_stream::new();
-    let (written, ()) = join!(stdout::write_via_stream(reader).into_future(), async {
-        writer.write_all(text.as_bytes().to_vec()).await;
-        drop(writer);
-    });
-    written.map_err(drop)
+    write(stdout::write_via_stream, text).await
 }
 
 async fn complain(text: &str) -> Result<(), ()> {
+    write(stderr::write_via_stream, text).await
+}
+
+async fn write(output: Output, text: &str) -> Result<(), ()> {
     let (mut writer, reader) = wit_stream::new();
-    let (written, ()) = join!(stderr::write_via_stream(reader).into_future(), async {
+    let (written, ()) = join!(output(reader).into_future(), async {
         writer.write_all(text.as_bytes().to_vec()).await;
         drop(writer);
     });
