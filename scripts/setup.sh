@@ -16,6 +16,9 @@ has_c_for_wasm() {
     has clang && [ -e "$(clang --target=wasm32-wasi -print-libgcc-file-name)" ]
 }
 
+# Whether the package lists of this machine have a package.
+can_install() { apt-cache policy "$1" | grep -q 'Candidate: [0-9]'; }
+
 # What has to be there, and the Debian package that has it.
 missing=()
 has cc || missing+=(gcc libc6-dev)
@@ -34,11 +37,11 @@ trap 'rm -f "$log"' EXIT
 if has apt-get && [ "$(id -u)" = 0 ]; then
     may_install=yes
     # A fresh machine has no package lists yet.
-    if { [ ${#missing[@]} -gt 0 ] || ! has cargo; } && ! apt-cache show gcc >/dev/null 2>&1; then
+    if { [ ${#missing[@]} -gt 0 ] || ! has cargo; } && ! can_install gcc; then
         apt-get update >"$log" 2>&1 || fail "apt-get update failed: $(grep '^[EW]:' "$log" | head -n 1)"
     fi
     # Some Debian releases have rustup; elsewhere rustup.rs is the way.
-    if ! has cargo && apt-cache show rustup >/dev/null 2>&1; then
+    if ! has cargo && can_install rustup; then
         missing+=(rustup)
     fi
 fi

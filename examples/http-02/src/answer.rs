@@ -1,5 +1,6 @@
 //! The one response of a request, written as it comes.
 
+use std::fmt;
 use std::io::Write;
 use wasip2::http::types::{
     Fields, IncomingBody, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
@@ -9,13 +10,22 @@ use wasip2::io::streams::{InputStream, OutputStream, StreamError};
 /// How much is moved at a time, in bytes.
 const CHUNK: u64 = 64 * 1024;
 
-/// Why a body could not be sent to its end. Only its `Debug` form is used.
-#[derive(Debug)]
-#[expect(dead_code, reason = "read through Debug, for the log")]
+/// Why a response could not be sent to its end.
 pub enum SendError {
     Stream(StreamError),
     Write(std::io::Error),
+    /// The host refused to give or to finish a body.
     Body,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Stream(e) => e.fmt(f),
+            Self::Write(e) => e.fmt(f),
+            Self::Body => f.write_str("the body could not be begun or finished"),
+        }
+    }
 }
 
 impl From<StreamError> for SendError {

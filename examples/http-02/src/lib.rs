@@ -54,7 +54,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
         };
         if let Err(e) = sent {
             // The client went away, most likely: that is not worth a trap.
-            eprintln!("{path}: {e:?}");
+            eprintln!("{path}: {e}");
         }
     }
 }
