@@ -1,0 +1,224 @@
+//! Node settings: the file `/etc/wisp/config.toml`.
+//!
+//! ```toml
+//! [cache]
+//! dir = "/var/lib/wisp/aot"
+//!
+//! [compiler]
+//! path = "/usr/local/bin/wisp"
+//! timeout_seconds = 120
+//! ```
+#![forbid(unsafe_code)]
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+/// Where the settings are when nothing names another file.
+pub const DEFAULT_PATH: &str = "/etc/wisp/config.toml";
+
+/// The variable that names another settings file.
+pub const PATH_VARIABLE: &str = "WISP_CONFIG";
+
+/// All settings of a node. What the file leaves out has its default; what this
+/// version does not know is an error.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    pub cache: Cache,
+    pub compiler: Compiler,
+}
+
+/// Where compiled programs are kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Cache {
+    /// An absolute path. The directory is made when it is first needed.
+    pub dir: PathBuf,
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            dir: "/var/lib/wisp/aot".into(),
+        }
+    }
+}
+
+/// The program that compiles, and its bounds.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Compiler {
+    /// An absolute path; `wisp` beside the running executable when left out.
+    pub path: Option<PathBuf>,
+    /// How long compiling one program may take, in seconds.
+    pub timeout_seconds: u64,
+}
+
+impl Default for Compiler {
+    fn default() -> Self {
+        Self {
+            path: None,
+            timeout_seconds: 120,
+        }
+    }
+}
+
+impl Compiler {
+    /// [`Self::timeout_seconds`] as a duration.
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+}
+
+/// Why the settings cannot be used. Each names the file.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("read settings {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("settings {}: {message}", path.display())]
+    Malformed { path: PathBuf, message: String },
+    #[error("settings {}: {field}: {problem}", path.display())]
+    Value {
+        path: PathBuf,
+        field: &'static str,
+        problem: String,
+    },
+}
+
+impl Config {
+    /// Reads the settings from `explicit`, else from the file that
+    /// `$WISP_CONFIG` names, else from [`DEFAULT_PATH`].
+    ///
+    /// # Errors
+    /// A file that cannot be read or understood. Only the default one may be
+    /// missing: then everything has its default.
+    pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
+        let named = std::env::var_os(PATH_VARIABLE)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from);
+        match explicit.or(named.as_deref()) {
+            Some(path) => Self::read(path),
+            None => match Self::read(Path::new(DEFAULT_PATH)) {
+                Err(ConfigError::Read { source, .. })
+                    if source.kind() == io::ErrorKind::NotFound =>
+                {
+                    Ok(Self::default())
+                }
+                result => result,
+            },
+        }
+    }
+
+    fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
+            path: path.into(),
+            source,
+        })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let line = error
+                .span()
+                .and_then(|span| text.get(..span.start))
+                .map(|before| before.matches('\n').count() + 1);
+            let problem = error.message().trim().replace('\n', "; ");
+            ConfigError::Malformed {
+                path: path.into(),
+                message: match line {
+                    Some(line) => format!("line {line}: {problem}"),
+                    None => problem,
+                },
+            }
+        })?;
+        config.check(path)?;
+        Ok(config)
+    }
+
+    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+        let absolute = |field, value: &Path| {
+            if value.is_absolute() {
+                return Ok(());
+            }
+            Err(ConfigError::Value {
+                path: path.into(),
+                field,
+                problem: format!("{:?} must be an absolute path", value.display()),
+            })
+        };
+        absolute("cache.dir", &self.cache.dir)?;
+        if let Some(compiler) = &self.compiler.path {
+            absolute("compiler.path", compiler)?;
+        }
+        if self.compiler.timeout_seconds == 0 {
+            return Err(ConfigError::Value {
+                path: path.into(),
+                field: "compiler.timeout_seconds",
+                problem: "0 leaves no time to compile: give at least 1".into(),
+            });
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("/etc/x.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_means_the_defaults() {
+        assert_eq!(parse(""), Ok(Config::default()));
+        assert_eq!(parse("[cache]\n[compiler]\n"), Ok(Config::default()));
+    }
+
+    #[test]
+    fn what_the_file_says_counts() {
+        let config = parse("[cache]\ndir = \"/c\"\n[compiler]\npath = \"/w\"\ntimeout_seconds = 5")
+            .expect("valid");
+        assert_eq!(config.cache.dir, Path::new("/c"));
+        assert_eq!(config.compiler.path.as_deref(), Some(Path::new("/w")));
+        assert_eq!(config.compiler.timeout(), Duration::from_secs(5));
+    }
+
+    #[test]
+    fn errors_name_the_file_and_the_line() {
+        for (text, expected) in [
+            ("[cache]\ndirr = \"/c\"", "line 2"),
+            ("[cache]\ndirr = \"/c\"", "dirr"),
+            ("\n\n[nonsense]", "line 3"),
+            ("[cache", "line 1"),
+            ("[compiler]\ntimeout_seconds = \"x\"", "line 2"),
+            ("[cache]\ndir = \"relative\"", "cache.dir"),
+            ("[compiler]\npath = \"wisp\"", "compiler.path"),
+            (
+                "[compiler]\ntimeout_seconds = 0",
+                "compiler.timeout_seconds",
+            ),
+        ] {
+            let error = parse(text).expect_err(text);
+            assert!(error.starts_with("settings /etc/x.toml: "), "{error}");
+            assert!(error.contains(expected), "{text}: {error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_named_file_must_exist() {
+        let dir = tempfile::tempdir().expect("dir");
+        let missing = dir.path().join("none.toml");
+        let error = Config::load(Some(&missing)).expect_err("missing");
+        assert!(error.to_string().contains("none.toml"), "{error}");
+        let present = dir.path().join("some.toml");
+        std::fs::write(&present, "[cache]\ndir = \"/here\"").expect("write");
+        let config = Config::load(Some(&present)).expect("valid");
+        assert_eq!(config.cache.dir, Path::new("/here"));
+    }
+}
