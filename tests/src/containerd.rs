@@ -1,0 +1,240 @@
+//! One private containerd.
+
+use crate::{Version, command, leaks, paths, processes, wait};
+use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::{self, File};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tempfile::TempDir;
+
+/// How long containerd may take to come up, and to go.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A running containerd of one version with a root, state, socket and config of
+/// its own. Dropping it removes all that is left of it and of its containers.
+#[derive(Debug)]
+pub struct Containerd {
+    version: Version,
+    dir: TempDir,
+    child: Mutex<Child>,
+}
+
+impl Containerd {
+    /// Starts one and waits until its socket answers.
+    ///
+    /// # Errors
+    /// When it does not come up; its log is part of the error.
+    pub fn start(version: Version) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("wisp-").tempdir()?;
+        let config = dir.path().join("config.toml");
+        fs::write(&config, containerd_config(dir.path()))?;
+        fs::write(
+            dir.path().join("wisp.toml"),
+            format!("[cache]\ndir = {:?}\n", dir.path().join("aot")),
+        )?;
+        let log = File::create(dir.path().join("log"))?;
+        let mut daemon = Command::new(version.programs().join("containerd"));
+        daemon
+            .arg("--config")
+            .arg(&config)
+            .args(["--log-level", "debug"])
+            .env("PATH", search_path(version)?)
+            .env("WISP_CONFIG", dir.path().join("wisp.toml"))
+            .env_remove("NOTIFY_SOCKET")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log);
+        let child = daemon
+            .spawn()
+            .with_context(|| format!("start {daemon:?}"))?;
+        let node = Self {
+            version,
+            dir,
+            child: Mutex::new(child),
+        };
+        node.wait_until_up()?;
+        Ok(node)
+    }
+
+    fn wait_until_up(&self) -> Result<()> {
+        let mut ended = None;
+        let up = wait::until(PATIENCE, || {
+            ended = self.child().try_wait().ok().flatten();
+            if ended.is_some() {
+                return Some(false);
+            }
+            UnixStream::connect(self.socket()).ok()?;
+            // It listens before its services are there.
+            let said = command::run(self.ctr("").arg("version"), Vec::new(), PATIENCE).ok()?;
+            (said.code == 0).then_some(true)
+        });
+        if up != Some(true) {
+            bail!(
+                "containerd {} did not come up ({ended:?}):\n{}",
+                self.version,
+                self.log_lines(|_| true, 60)
+            );
+        }
+        Ok(())
+    }
+
+    fn child(&self) -> MutexGuard<'_, Child> {
+        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Its version.
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
+    /// Its gRPC socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.path().join("c.sock")
+    }
+
+    /// Its state directory, where bundles are.
+    pub fn state(&self) -> PathBuf {
+        self.dir.path().join("state")
+    }
+
+    /// Its root directory, where content and snapshots are.
+    pub fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// The directory of compiled code that its containers share.
+    pub fn cache(&self) -> PathBuf {
+        self.dir.path().join("aot")
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.child().id()
+    }
+
+    /// Its own `ctr`, in a namespace.
+    pub fn ctr(&self, namespace: &str) -> Command {
+        let mut ctr = Command::new(self.version.programs().join("ctr"));
+        ctr.arg("--address").arg(self.socket());
+        if !namespace.is_empty() {
+            ctr.args(["--namespace", namespace]);
+        }
+        ctr
+    }
+
+    /// The last lines of its log that contain `what`; shims log there too.
+    pub fn log_about(&self, what: &str) -> String {
+        self.log_lines(|line| line.contains(what), 40)
+    }
+
+    /// Its whole log.
+    pub fn log(&self) -> String {
+        fs::read(self.dir.path().join("log"))
+            .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    fn log_lines(&self, keep: impl Fn(&str) -> bool, most: usize) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().filter(|line| keep(line)).collect();
+        lines[lines.len().saturating_sub(most)..].join("\n")
+    }
+
+    /// Ends what the containers of a failed test left running, so that it does
+    /// not outlive the tests.
+    pub fn sweep(&self, namespace: &str) {
+        for process in processes::concerning(namespace) {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        wait::until(Duration::from_secs(5), || {
+            processes::concerning(namespace).is_empty().then_some(())
+        });
+        let mut groups = leaks::cgroups(namespace);
+        groups.sort();
+        for group in groups.iter().rev() {
+            let _ = fs::remove_dir(group);
+        }
+        leaks::remove_empty_cgroups(namespace);
+    }
+}
+
+impl Containerd {
+    /// Stops it and removes all that is left of it and of its containers. May
+    /// be called again.
+    pub fn stop(&self) {
+        let mut child = self.child();
+        if let (Ok(pid), Ok(None)) = (i32::try_from(child.id()), child.try_wait()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+        }
+        if wait::until(PATIENCE, || child.try_wait().ok().flatten()).is_none() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        // Its shims name its socket in their arguments.
+        let dir = self.dir.path().to_string_lossy().into_owned();
+        for process in processes::concerning(&dir) {
+            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        }
+        let mut targets: Vec<String> = leaks::mounts()
+            .iter()
+            .filter_map(|line| line.split_whitespace().nth(4).map(str::to_owned))
+            .filter(|target| target.starts_with(&dir))
+            .collect();
+        targets.reverse();
+        for target in targets {
+            let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
+        }
+        let _ = fs::remove_dir_all(self.dir.path());
+    }
+}
+
+impl Drop for Containerd {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The programs under test come first; containerd finds shims by this path.
+fn search_path(version: Version) -> Result<std::ffi::OsString> {
+    let inherited = std::env::var_os("PATH").unwrap_or_default();
+    let mut path = vec![paths::release(), version.programs()];
+    path.extend(std::env::split_paths(&inherited));
+    std::env::join_paths(path).context("PATH")
+}
+
+fn containerd_config(dir: &Path) -> String {
+    let dir = dir.display();
+    // Kubernetes' part is for other suites, and its plugins cost start-up time.
+    // NRI would listen at a path that every containerd shares.
+    format!(
+        r#"version = 2
+root = "{dir}/root"
+state = "{dir}/state"
+disabled_plugins = [
+  "io.containerd.grpc.v1.cri",
+  "io.containerd.cri.v1.images",
+  "io.containerd.cri.v1.runtime",
+  "io.containerd.podsandbox.controller.v1.podsandbox",
+  "io.containerd.nri.v1.nri",
+  "io.containerd.internal.v1.tracing",
+  "io.containerd.tracing.processor.v1.otlp",
+  "io.containerd.snapshotter.v1.btrfs",
+  "io.containerd.snapshotter.v1.zfs",
+  "io.containerd.snapshotter.v1.devmapper",
+  "io.containerd.snapshotter.v1.aufs",
+]
+
+[grpc]
+address = "{dir}/c.sock"
+
+[plugins."io.containerd.internal.v1.opt"]
+path = "{dir}/opt"
+"#
+    )
+}

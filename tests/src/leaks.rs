@@ -1,0 +1,172 @@
+//! What a container can leave behind, and looking for it.
+//!
+//! Tests run side by side, so what is found must be somebody's: everything
+//! wisp makes for a container carries the containerd namespace, and each test
+//! has a namespace of its own. What carries no name is found by comparing the
+//! whole machine before and after all tests ([`Snapshot`]).
+
+use crate::containerd::Containerd;
+use crate::{paths, processes};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Where containerd's shims have their sockets.
+const SOCKETS: &str = "/run/containerd/s";
+/// wisp's own runtime state.
+const RUN: &str = "/run/wisp";
+const CGROUPS: &str = "/sys/fs/cgroup";
+
+/// Everything there is of `namespace`, whose containers had these `ids`.
+pub fn of(node: &Containerd, namespace: &str, ids: &[String]) -> Vec<String> {
+    let mut found = Vec::new();
+    for process in processes::concerning(namespace) {
+        let state = if process.is_zombie() { " (zombie)" } else { "" };
+        found.push(format!("process {}{state}: {}", process.pid, process.line));
+    }
+    found.extend(
+        mounts()
+            .into_iter()
+            .filter(|mount| mount.contains(namespace))
+            .map(|m| format!("mount {m}")),
+    );
+    found.extend(
+        cgroups(namespace)
+            .iter()
+            .map(|path| format!("cgroup {}", path.display())),
+    );
+    for id in ids {
+        let socket = socket(node, namespace, id);
+        if socket.exists() {
+            found.push(format!("socket {} of {id}", socket.display()));
+        }
+    }
+    let state = "io.containerd.runtime.v2.task";
+    for base in [node.state(), node.root()] {
+        found.extend(
+            children(&base.join(state).join(namespace))
+                .iter()
+                .map(|path| format!("directory {}", path.display())),
+        );
+    }
+    found.extend(
+        below(Path::new(RUN))
+            .iter()
+            .filter(|path| path.to_string_lossy().contains(namespace))
+            .map(|path| format!("file {}", path.display())),
+    );
+    found
+}
+
+/// The socket of the shim that serves a pod or container, as containerd's own
+/// shims name it: by a hash of containerd's address, namespace and id.
+pub fn socket(node: &Containerd, namespace: &str, id: &str) -> PathBuf {
+    let name = node.socket().join(namespace).join(id);
+    let hash = Sha256::digest(name.as_os_str().as_encoded_bytes());
+    let mut hex = String::new();
+    for byte in hash {
+        // Writing to a string cannot fail.
+        let _ = write!(hex, "{byte:02x}");
+    }
+    Path::new(SOCKETS).join(hex)
+}
+
+/// The mount table's lines.
+pub fn mounts() -> Vec<String> {
+    fs::read_to_string("/proc/self/mountinfo")
+        .unwrap_or_default()
+        .lines()
+        .map(str::to_owned)
+        .collect()
+}
+
+/// The control groups of a namespace's containers, in every hierarchy.
+pub fn cgroups(namespace: &str) -> Vec<PathBuf> {
+    let mut roots = children(Path::new(CGROUPS));
+    roots.push(PathBuf::from(CGROUPS));
+    roots
+        .iter()
+        .flat_map(|root| children(&root.join(namespace)))
+        .filter(|path| path.is_dir())
+        .collect()
+}
+
+/// Removes the namespace's own, empty control groups, which runtimes leave.
+pub fn remove_empty_cgroups(namespace: &str) {
+    for root in children(Path::new(CGROUPS)) {
+        let _ = fs::remove_dir(root.join(namespace));
+    }
+    let _ = fs::remove_dir(Path::new(CGROUPS).join(namespace));
+}
+
+fn is_about_containerd(path: &Path) -> bool {
+    path.file_name()
+        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"containerd-"))
+}
+
+/// What is in a directory; nothing if there is none.
+pub fn children(path: &Path) -> Vec<PathBuf> {
+    fs::read_dir(path)
+        .map(|entries| entries.filter_map(|e| Some(e.ok()?.path())).collect())
+        .unwrap_or_default()
+}
+
+/// Everything below a directory, links not followed.
+pub fn below(path: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    let mut pending = children(path);
+    while let Some(path) = pending.pop() {
+        if fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            pending.extend(children(&path));
+        }
+        found.push(path);
+    }
+    found
+}
+
+/// What there was on the machine at some moment.
+#[derive(Debug)]
+pub struct Snapshot(BTreeSet<String>);
+
+impl Snapshot {
+    /// Looks now.
+    pub fn take() -> Self {
+        let mut all = BTreeSet::new();
+        for process in processes::all() {
+            let program = process.program();
+            let ours = program
+                .as_deref()
+                .is_some_and(|path| path == paths::shim() || path == paths::wisp())
+                || process.line.starts_with("containerd-shim")
+                || process.line.contains("/containerd-shim-");
+            if ours {
+                all.insert(format!("process {}: {}", process.pid, process.line));
+            }
+        }
+        all.extend(
+            children(Path::new(SOCKETS))
+                .iter()
+                .map(|path| format!("socket {}", path.display())),
+        );
+        // What a shim learned about the node's containerd stays until the next boot.
+        all.extend(
+            below(Path::new(RUN))
+                .iter()
+                .filter(|path| !is_about_containerd(path))
+                .map(|path| format!("file {}", path.display())),
+        );
+        all.extend(
+            mounts()
+                .into_iter()
+                .filter_map(|line| Some(format!("mount {}", line.split_whitespace().nth(4)?))),
+        );
+        Self(all)
+    }
+
+    /// What is there now and was not then.
+    pub fn new_since(&self) -> Vec<String> {
+        Self::take().0.difference(&self.0).cloned().collect()
+    }
+}
