@@ -1,0 +1,25 @@
+//! Compiled once per node: from a program's bytes to a file of native code
+//! that every later start maps.
+//!
+//! [`Cache::load`] finds the code of a program by its digest, or has it
+//! compiled in a process of its own. That process is `wisp compile`, a thin
+//! cover over `compile` here, which only exists with the feature `compiler`.
+//! Nothing but what this node's own compiler wrote is ever loaded.
+
+mod cache;
+#[cfg(feature = "compiler")]
+mod compile;
+mod compiler;
+mod digest;
+mod error;
+mod key;
+mod settings;
+
+pub use cache::{Artifact, Cache};
+#[cfg(feature = "compiler")]
+pub use compile::{CompileError, compile};
+pub use compiler::Compiler;
+pub use digest::{Digest, DigestError, Hasher};
+pub use error::AotError;
+pub use key::Key;
+pub use settings::{WASMTIME_VERSION, settings};

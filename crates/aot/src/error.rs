@@ -1,0 +1,40 @@
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::digest::Digest;
+
+/// Why there is no code for a program.
+#[derive(Debug, thiserror::Error)]
+pub enum AotError {
+    #[error("read the program {digest}: {source}")]
+    Program { digest: Digest, source: io::Error },
+    #[error(
+        "the program's bytes have the digest {found}, not {expected}: its content is damaged, \
+         pull the image again"
+    )]
+    Mismatch { expected: Digest, found: Digest },
+    #[error(
+        "start the compiler {}: {source}; name it with compiler.path in the settings",
+        path.display()
+    )]
+    Start { path: PathBuf, source: io::Error },
+    #[error(
+        "the compiler did not finish within {} s; compiler.timeout_seconds in the settings \
+         gives it more",
+        .0.as_secs()
+    )]
+    Timeout(Duration),
+    #[error("the compiler was killed by signal {0}")]
+    Killed(i32),
+    #[error("the compiler {} wrote no code", .0.display())]
+    NoCode(PathBuf),
+    /// The compiler's own words.
+    #[error("{0}")]
+    Compile(String),
+    #[error("{what}: {source}")]
+    Io {
+        what: &'static str,
+        source: io::Error,
+    },
+}

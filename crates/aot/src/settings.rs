@@ -1,0 +1,97 @@
+use wasmtime::{Collector, Config, ModuleVersionStrategy, WasmBacktraceDetails};
+
+/// The exact version of Wasmtime. Its own check of precompiled code stops at
+/// the major version, but a patch release may change what code expects.
+pub const WASMTIME_VERSION: &str = "48.0.8";
+
+/// A setting that changes the code, with its name for the key.
+struct Switch(&'static str, fn(&mut Config, bool) -> &mut Config, bool);
+
+/// What guests may use and how their code is made. The compiler and the
+/// runtime must agree on each, so each is said here rather than left to a
+/// default that could depend on how a crate was built.
+const SWITCHES: [Switch; 21] = [
+    Switch("component-model", Config::wasm_component_model, true),
+    Switch(
+        "component-model-async",
+        Config::wasm_component_model_async,
+        true,
+    ),
+    Switch("bulk-memory", Config::wasm_bulk_memory, true),
+    Switch("multi-value", Config::wasm_multi_value, true),
+    Switch("multi-memory", Config::wasm_multi_memory, true),
+    Switch("memory64", Config::wasm_memory64, true),
+    Switch("simd", Config::wasm_simd, true),
+    Switch("relaxed-simd", Config::wasm_relaxed_simd, true),
+    Switch("reference-types", Config::wasm_reference_types, true),
+    Switch(
+        "function-references",
+        Config::wasm_function_references,
+        true,
+    ),
+    Switch("gc", Config::wasm_gc, true),
+    Switch("exceptions", Config::wasm_exceptions, true),
+    Switch("tail-call", Config::wasm_tail_call, true),
+    Switch("extended-const", Config::wasm_extended_const, true),
+    Switch("wide-arithmetic", Config::wasm_wide_arithmetic, false),
+    Switch("custom-page-sizes", Config::wasm_custom_page_sizes, false),
+    Switch("stack-switching", Config::wasm_stack_switching, false),
+    Switch("threads", Config::wasm_threads, true),
+    // Lets the runtime take the thread back from a guest that never ends.
+    Switch("epoch-interruption", Config::epoch_interruption, true),
+    // Maps code to Wasm offsets, for the backtrace.
+    Switch("address-map", Config::generate_address_map, true),
+    Switch("unwind-info", Config::native_unwind_info, true),
+];
+
+/// The engine's settings, the same for the process that compiles and for the
+/// one that runs. What does not change the code (the allocator) may be added.
+///
+/// # Errors
+/// None with the settings as they are; Wasmtime reserves it.
+pub fn settings() -> wasmtime::Result<Config> {
+    let mut config = Config::new();
+    for Switch(_, apply, on) in &SWITCHES {
+        apply(&mut config, *on);
+    }
+    config.collector(Collector::DeferredReferenceCounting);
+    // Function names come from the name section. Lines would need the DWARF
+    // sections in every compiled file, and the default asks the environment.
+    config.wasm_backtrace_details(WasmBacktraceDetails::Disable);
+    config.module_version(ModuleVersionStrategy::Custom(format!(
+        "wisp, wasmtime {WASMTIME_VERSION}"
+    )))?;
+    Ok(config)
+}
+
+/// The settings as text, for the key.
+pub(crate) fn describe() -> String {
+    let mut text = String::from("collector=drc");
+    for Switch(name, _, on) in &SWITCHES {
+        text.push_str(&format!(" {name}={on}"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_version_is_the_one_that_is_linked() {
+        let lock =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../Cargo.lock"))
+                .expect("Cargo.lock");
+        let version = lock
+            .split("[[package]]")
+            .find(|package| package.contains("name = \"wasmtime\"\n"))
+            .and_then(|package| package.split("version = \"").nth(1))
+            .and_then(|rest| rest.split('"').next());
+        assert_eq!(version, Some(WASMTIME_VERSION));
+    }
+
+    #[test]
+    fn an_engine_takes_the_settings() {
+        wasmtime::Engine::new(&settings().expect("settings")).expect("engine");
+    }
+}
