@@ -9,11 +9,14 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tempfile::TempDir;
 
+/// An image tar once it has been made, or why that failed.
+type Made = OnceLock<Result<PathBuf, String>>;
+
 /// Image tars by the name of what is in them, each made once.
 #[derive(Debug)]
 pub struct Images {
     dir: TempDir,
-    made: Mutex<HashMap<String, Arc<OnceLock<Result<PathBuf, String>>>>>,
+    made: Mutex<HashMap<String, Arc<Made>>>,
 }
 
 impl Images {

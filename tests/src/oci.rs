@@ -149,8 +149,8 @@ pub fn busybox(reference: &str, output: &Path) -> Result<()> {
         Entry::File("bin/busybox", 0o755, &program),
     ];
     let applets = [
-        "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "kill", "yes", "head", "mount",
-        "seq", "dd", "env", "pwd", "touch", "grep", "test",
+        "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "kill", "yes", "head", "mkdir",
+        "mount", "seq", "dd", "env", "pwd", "touch", "grep", "test",
     ];
     let links: Vec<String> = applets.iter().map(|name| format!("bin/{name}")).collect();
     entries.extend(links.iter().map(|link| Entry::Link(link, "busybox")));

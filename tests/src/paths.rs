@@ -47,7 +47,7 @@ pub fn guest(name: &str) -> Result<PathBuf> {
 /// # Errors
 /// What is missing and which command builds it.
 pub fn check() -> Result<()> {
-    for program in [shim()] {
+    for program in [shim(), wisp()] {
         ensure!(
             program.exists(),
             "{} is missing: run `make build`",

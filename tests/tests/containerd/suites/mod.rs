@@ -1,8 +1,17 @@
 //! The suites, fast ones first.
 
+mod artifacts;
+mod commands;
+mod files;
+mod http;
+mod lifecycle;
 mod native;
+mod network;
+mod refused;
+mod streams;
 
-use wisp_tests::{Test, Version};
+use anyhow::ensure;
+use wisp_tests::{Run, Test, Version};
 
 /// What a test does. It must leave no container; the rest is checked for it.
 pub type Body = fn(&Test<'_>) -> anyhow::Result<()>;
@@ -33,7 +42,41 @@ fn cases(suite: &'static str, tests: &[(&'static str, Body)]) -> Vec<Case> {
         .collect()
 }
 
+/// Runs `tour` and takes nothing but its failure.
+fn fails(run: Run<'_, '_>) -> anyhow::Result<String> {
+    let ended = run.ctr()?;
+    ensure!(
+        ended.code == 1,
+        "expected a failing guest, got {ended:?}\n{}",
+        ended.err()
+    );
+    ensure!(
+        ended.err().starts_with("tour "),
+        "not the guest's own error: {}",
+        ended.err()
+    );
+    Ok(ended.err())
+}
+
+/// Runs `tour` and takes nothing but its success.
+fn works(run: Run<'_, '_>) -> anyhow::Result<String> {
+    let ended = run.ctr()?;
+    ensure!(ended.code == 0, "exited {}: {}", ended.code, ended.err());
+    Ok(ended.out())
+}
+
 /// All suites' tests.
 pub fn all() -> Vec<Case> {
-    [native::cases()].concat()
+    [
+        native::cases(),
+        commands::cases(),
+        refused::cases(),
+        artifacts::cases(),
+        files::cases(),
+        network::cases(),
+        streams::cases(),
+        http::cases(),
+        lifecycle::cases(),
+    ]
+    .concat()
 }

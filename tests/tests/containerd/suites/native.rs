@@ -21,6 +21,7 @@ pub fn cases() -> Vec<Case> {
             ("busybox killed by SIGKILL exits 137", killed),
             ("a program that handles SIGTERM ends as it wants", handled),
             ("busybox sees its own process tree and root", isolated),
+            ("a seccomp profile bites", profiled),
         ],
     )
 }
@@ -101,6 +102,31 @@ fn handled(test: &Test<'_>) -> Result<()> {
     running.stdout.until("ready", wisp_tests::wait::PATIENCE)?;
     let ended = running.end_by(Signal::SIGTERM)?;
     ensure!(ended.code == 3 && ended.out().contains("bye"), "{ended:?}");
+    Ok(())
+}
+
+fn profiled(test: &Test<'_>) -> Result<()> {
+    let image = test.busybox()?;
+    let profile = test.file(
+        "seccomp.json",
+        r#"{
+            "defaultAction": "SCMP_ACT_ALLOW",
+            "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_AARCH64"],
+            "syscalls": [{
+                "names": ["mkdir", "mkdirat"],
+                "action": "SCMP_ACT_ERRNO",
+                "errnoRet": 95
+            }]
+        }"#,
+    )?;
+    let profile = profile.display().to_string();
+    let script = ["sh", "-c", "touch /tmp/file && mkdir /tmp/dir"];
+    let ended = test.run(&image).args(&script).ctr()?;
+    ensure!(ended.code == 0, "without a profile: {ended:?}");
+    let flags = ["--seccomp", "--seccomp-profile", &profile];
+    let ended = test.run(&image).flags(&flags).args(&script).ctr()?;
+    ensure!(ended.code != 0, "the profile does not bite: {ended:?}");
+    ensure!(ended.err().contains("not supported"), "{}", ended.err());
     Ok(())
 }
 
