@@ -1,0 +1,23 @@
+//! Runs guests on Wasmtime, without a compiler.
+//!
+//! In two steps, because the process enters its container in between:
+//! [`prepare`] maps the code and links it, on one thread and with nothing else
+//! started; [`Prepared::run`] makes what the guest sees and runs it to its end.
+
+mod command;
+mod error;
+mod exit;
+mod guest;
+mod http;
+mod network;
+mod prepare;
+mod setup;
+mod signals;
+mod stdio;
+mod world;
+
+pub use error::EngineError;
+pub use prepare::{Prepared, prepare};
+pub use setup::{HostPreopen, Ready, Setup};
+pub use signals::install_command_signals;
+pub use world::{Wasi, World};

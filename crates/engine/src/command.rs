@@ -1,0 +1,107 @@
+//! Programs that run once.
+
+use wasmtime::{Engine, InstancePre, Store};
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{p2, p3};
+
+use crate::exit;
+use crate::guest::Guest;
+use crate::prepare::Program;
+use crate::setup::{Ready, Setup, Surroundings};
+use crate::signals::install_command_signals;
+
+/// Signals end a command, time does not: a deadline that is never reached.
+const NEVER: u64 = u64::MAX / 2;
+
+/// How a guest ended: `Err(())` is its own report of a failure.
+type Outcome = wasmtime::Result<Result<(), ()>>;
+
+/// Runs `program` to its end and gives the exit code.
+pub fn run(engine: &Engine, program: Program, setup: Setup) -> i32 {
+    match start(engine, program, setup) {
+        Ok(outcome) => exit::code(outcome),
+        Err(()) => exit::NOT_STARTED,
+    }
+}
+
+fn start(engine: &Engine, program: Program, setup: Setup) -> Result<Outcome, ()> {
+    let Setup {
+        grant,
+        preopens,
+        ready,
+        ..
+    } = setup;
+    let prepared = || {
+        install_command_signals().map_err(|error| format!("signal handlers: {error}"))?;
+        let surroundings = Surroundings::new(grant, preopens)
+            .map_err(|error| format!("standard streams: {error}"))?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("event loop: {error}"))?;
+        Ok((surroundings, runtime))
+    };
+    let (surroundings, runtime) = match prepared() {
+        Ok(prepared) => prepared,
+        Err(reason) => return Err(ready(Err(reason))),
+    };
+    let outcome = match program {
+        Program::Module(pre) => {
+            let (store, ready) = store(engine, ready, || {
+                surroundings.wasi().map(|mut wasi| wasi.build_p1())
+            })?;
+            ready(Ok(()));
+            runtime.block_on(module(store, pre))
+        }
+        Program::Command2(pre) => {
+            let (store, ready) = store(engine, ready, || Guest::new(&surroundings))?;
+            ready(Ok(()));
+            runtime.block_on(command2(store, pre))
+        }
+        Program::Command3(pre) => {
+            let (store, ready) = store(engine, ready, || Guest::new(&surroundings))?;
+            ready(Ok(()));
+            runtime.block_on(command3(store, pre))
+        }
+        Program::Http(_) => {
+            ready(Err("an HTTP component is not a command".into()));
+            return Err(());
+        }
+    };
+    // A lookup that the guest did not wait for must not hold up the exit.
+    runtime.shutdown_background();
+    Ok(outcome)
+}
+
+fn store<T: 'static>(
+    engine: &Engine,
+    ready: Ready,
+    data: impl FnOnce() -> Result<T, String>,
+) -> Result<(Store<T>, Ready), ()> {
+    match data() {
+        Ok(data) => {
+            let mut store = Store::new(engine, data);
+            store.set_epoch_deadline(NEVER);
+            Ok((store, ready))
+        }
+        Err(reason) => Err(ready(Err(reason))),
+    }
+}
+
+async fn module(mut store: Store<WasiP1Ctx>, pre: InstancePre<WasiP1Ctx>) -> Outcome {
+    let instance = pre.instantiate_async(&mut store).await?;
+    let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
+    start.call_async(&mut store, ()).await.map(Ok)
+}
+
+async fn command2(mut store: Store<Guest>, pre: p2::bindings::CommandPre<Guest>) -> Outcome {
+    let command = pre.instantiate_async(&mut store).await?;
+    command.wasi_cli_run().call_run(&mut store).await
+}
+
+async fn command3(mut store: Store<Guest>, pre: p3::bindings::CommandPre<Guest>) -> Outcome {
+    let command = pre.instantiate_async(&mut store).await?;
+    store
+        .run_concurrent(async |store| command.wasi_cli_run().call_run(store).await)
+        .await?
+}

@@ -1,0 +1,53 @@
+//! How a guest ended, as an exit code.
+
+use std::io::Write;
+
+use wasmtime_wasi::I32Exit;
+
+/// The guest returned an error from `run`.
+const FAILED: i32 = 1;
+
+/// The guest trapped: 128 + SIGABRT, what a native program would have died of.
+pub const TRAPPED: i32 = 134;
+
+/// The guest could not be started.
+pub const NOT_STARTED: i32 = 125;
+
+/// The exit code for what a run gave. A trap is told on stderr.
+pub fn code(outcome: wasmtime::Result<Result<(), ()>>) -> i32 {
+    match outcome {
+        Ok(Ok(())) => 0,
+        Ok(Err(())) => FAILED,
+        Err(error) => match error.downcast_ref::<I32Exit>() {
+            // A process has eight bits for it.
+            Some(I32Exit(code)) => code & 0xff,
+            None => {
+                complain(&format!("guest trapped: {error:?}"));
+                TRAPPED
+            }
+        },
+    }
+}
+
+/// Writes a line of our own to stderr, among the guest's.
+pub fn complain(message: &str) {
+    // Where stderr is gone, nobody reads it.
+    let _ = writeln!(std::io::stderr(), "wisp: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_have_their_codes() {
+        assert_eq!(code(Ok(Ok(()))), 0);
+        assert_eq!(code(Ok(Err(()))), 1);
+        assert_eq!(code(Err(I32Exit(0).into())), 0);
+        assert_eq!(code(Err(I32Exit(7).into())), 7);
+        assert_eq!(code(Err(I32Exit(255).into())), 255);
+        assert_eq!(code(Err(I32Exit(-1).into())), 255);
+        assert_eq!(code(Err(I32Exit(256 + 3).into())), 3);
+        assert_eq!(code(Err(wasmtime::Error::msg("boom"))), TRAPPED);
+    }
+}

@@ -1,0 +1,154 @@
+//! From compiled code to a program that is ready to be instantiated.
+
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
+
+use wasmtime::component::{self, Component};
+use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Precompiled};
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::{p2, p3};
+use wasmtime_wasi_http::p2::bindings as http2;
+use wasmtime_wasi_http::p3::bindings as http3;
+
+use crate::command;
+use crate::error::EngineError;
+use crate::guest::Guest;
+use crate::http;
+use crate::setup::Setup;
+use crate::world::{Wasi, World, of_component, of_module};
+
+/// A program, mapped and linked. Nothing of it has run.
+pub struct Prepared {
+    engine: Engine,
+    program: Program,
+}
+
+/// What is to be instantiated.
+pub(crate) enum Program {
+    Module(InstancePre<WasiP1Ctx>),
+    Command2(p2::bindings::CommandPre<Guest>),
+    Command3(p3::bindings::CommandPre<Guest>),
+    Http(http::Handler),
+}
+
+/// Maps the code in `artifact` and links it. Starts no thread.
+///
+/// Only code that this node's own compiler wrote may be given: it runs as it
+/// is. [`wisp_aot::Cache`] sees to that.
+///
+/// # Errors
+/// Code of another version, a world that is not supported, or an import that
+/// nobody provides.
+pub fn prepare(artifact: File) -> Result<Prepared, EngineError> {
+    let config = wisp_aot::settings().map_err(|error| EngineError::Engine(text(&error)))?;
+    let engine = Engine::new(&config).map_err(|error| EngineError::Engine(text(&error)))?;
+    // Wasmtime maps components by path only. This path leads to the open file
+    // even where it has no name, or another one by now.
+    let path = PathBuf::from(format!("/proc/self/fd/{}", artifact.as_raw_fd()));
+    let kind = Engine::detect_precompiled_file(&path)
+        .map_err(|error| EngineError::Artifact(text(&error)))?;
+    let program = match kind {
+        Some(Precompiled::Module) => module(&engine, &path)?,
+        Some(Precompiled::Component) => component(&engine, &path)?,
+        None => return Err(EngineError::Artifact("not made by our compiler".into())),
+    };
+    Ok(Prepared { engine, program })
+}
+
+impl Prepared {
+    /// What the program is made for.
+    pub fn world(&self) -> World {
+        match &self.program {
+            Program::Module(_) => World::Command(Wasi::P1),
+            Program::Command2(_) => World::Command(Wasi::P2),
+            Program::Command3(_) => World::Command(Wasi::P3),
+            Program::Http(http::Handler::P2(_)) => World::Http(Wasi::P2),
+            Program::Http(http::Handler::P3(_)) => World::Http(Wasi::P3),
+        }
+    }
+
+    /// Runs the guest to its end and gives the exit code. Standard streams are
+    /// the process's own. Installs signal handlers and, for an HTTP server,
+    /// starts a thread: the process is the guest's from here on.
+    pub fn run(self, setup: Setup) -> i32 {
+        match self.program {
+            Program::Http(handler) => http::run(self.engine, handler, setup),
+            command => command::run(&self.engine, command, setup),
+        }
+    }
+}
+
+/// The whole chain of causes in one line.
+fn text(error: &wasmtime::Error) -> String {
+    format!("{error:#}")
+}
+
+fn module(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
+    // SAFETY: the caller's promise: our own compiler wrote the code.
+    let module = unsafe { Module::deserialize_file(engine, path) }
+        .map_err(|error| EngineError::Artifact(text(&error)))?;
+    of_module(module.exports().map(|export| {
+        let is_entry = match export.ty() {
+            ExternType::Func(ty) => ty.params().len() == 0 && ty.results().len() == 0,
+            _ => false,
+        };
+        (export.name(), is_entry)
+    }))?;
+    let linker = module_linker(engine).map_err(|error| EngineError::Engine(text(&error)))?;
+    linker
+        .instantiate_pre(&module)
+        .map(Program::Module)
+        .map_err(|error| EngineError::Import(text(&error)))
+}
+
+fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
+    let mut linker = Linker::new(engine);
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut WasiP1Ctx| guest)?;
+    // Wasmtime's own traps on codes from 126 up, but a process may exit so.
+    linker.allow_shadowing(true);
+    linker.func_wrap(
+        "wasi_snapshot_preview1",
+        "proc_exit",
+        |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
+    )?;
+    Ok(linker)
+}
+
+fn component(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
+    // SAFETY: as for modules.
+    let component = unsafe { Component::deserialize_file(engine, path) }
+        .map_err(|error| EngineError::Artifact(text(&error)))?;
+    let ty = component.component_type();
+    let world = of_component(ty.exports(engine).map(|(name, _)| name))?;
+    let linker = component_linker(engine).map_err(|error| EngineError::Engine(text(&error)))?;
+    let pre = linker
+        .instantiate_pre(&component)
+        .map_err(|error| EngineError::Import(text(&error)))?;
+    let program = match world {
+        World::Command(Wasi::P3) => p3::bindings::CommandPre::new(pre).map(Program::Command3),
+        World::Command(_) => p2::bindings::CommandPre::new(pre).map(Program::Command2),
+        World::Http(Wasi::P3) => {
+            http3::ServicePre::new(pre).map(|pre| Program::Http(http::Handler::P3(pre)))
+        }
+        World::Http(_) => {
+            http2::ProxyPre::new(pre).map(|pre| Program::Http(http::Handler::P2(pre)))
+        }
+    };
+    program.map_err(|error| EngineError::World {
+        kind: "component",
+        found: vec![text(&error)],
+        wants: "the function must have the type that its WASI version gives it",
+    })
+}
+
+/// All interfaces of 0.2 and 0.3 together: a component may mix them.
+fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest>> {
+    let mut linker = component::Linker::new(engine);
+    p2::add_to_linker_async(&mut linker)?;
+    p3::add_to_linker(&mut linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    Ok(linker)
+}
