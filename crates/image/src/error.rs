@@ -1,75 +1,53 @@
-//! Why a container's program cannot be had.
-
 use std::io;
 
-/// An error of finding or reading the program of a container.
+/// Why there is no program to run.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// Nothing says what to run.
     #[error(
-        "process.args is empty: the image has no entrypoint and the container no command; \
-         set one (`command:` in a pod spec, arguments of `ctr run`, `wisp pack --entrypoint`)"
+        "args: empty: the container names no program; give one, or an entry point to the image"
     )]
     NoArgs,
-    /// The root file system cannot be opened.
-    #[error("open the root file system {path}: {source}")]
-    Rootfs {
-        /// Its path on the host.
+    #[error("root file system {path}: {reason}")]
+    Rootfs { path: String, reason: io::Error },
+    #[error("{what} {path} in the image: {reason}")]
+    File {
+        what: &'static str,
         path: String,
-        /// The reason.
-        source: io::Error,
+        reason: io::Error,
     },
-    /// Nothing in the image answers to the name.
-    #[error("{program:?} not found: {looked}")]
-    NotFound {
-        /// `process.args[0]`.
-        program: String,
-        /// Where it was looked for.
-        looked: String,
-    },
-    /// A file of that name is there, and cannot be run.
-    #[error("{path} in the image's root file system: {reason}")]
-    NotRunnable {
-        /// The file, as a path in the container.
-        path: String,
-        /// What it is and what was expected.
-        reason: String,
-    },
-    /// The path cannot be resolved inside the root file system.
-    #[error("{path} in the image's root file system: {source}")]
-    Path {
-        /// The path in the container.
-        path: String,
-        /// The reason.
-        source: io::Error,
-    },
-    /// Several Wasm layers, and none is named by `args[0]`.
     #[error(
-        "{program:?} names none of the image's Wasm layers: {titles}; \
-         set the first argument to one of these titles"
+        "{arg:?} is not in the image: looked for {places}, and for Wasm layers, of which it has \
+         none"
     )]
-    Ambiguous {
-        /// `process.args[0]`.
-        program: String,
-        /// The layers' titles or digests.
+    NotFound { arg: String, places: String },
+    #[error("{path} in the image {is}")]
+    NotAProgram { path: String, is: &'static str },
+    #[error(
+        "{path} in the image is precompiled native code, which is never run: put the .wasm it \
+         was made from into the image"
+    )]
+    Precompiled { path: String },
+    #[error(
+        "{arg:?} is none of the image's {count} Wasm layers ({titles}) and no file in it: start \
+         the container with the title of one"
+    )]
+    WhichLayer {
+        arg: String,
+        count: usize,
         titles: String,
     },
-    /// containerd did not answer as expected.
-    #[error("{what} in containerd: {reason}")]
+    #[error("ask containerd at {address} for {what}: {reason}")]
     Containerd {
-        /// What was asked.
+        address: String,
         what: String,
-        /// The answer.
         reason: String,
     },
-    /// The image's manifest or index is not what it should be.
-    #[error("image {image}: {digest}: {reason}")]
-    Manifest {
-        /// The image's name.
+    #[error("image {image} of container {container} is no longer in containerd")]
+    ImageGone { image: String, container: String },
+    #[error("{what} of image {image}: {reason}")]
+    Malformed {
         image: String,
-        /// The document.
-        digest: String,
-        /// What is wrong with it.
+        what: String,
         reason: String,
     },
 }
