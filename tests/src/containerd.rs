@@ -38,28 +38,27 @@ impl Containerd {
             dir.path().join("wisp.toml"),
             format!("[cache]\ndir = {:?}\n", dir.path().join("aot")),
         )?;
-        let log = File::create(dir.path().join("log"))?;
-        let mut daemon = Command::new(version.programs().join("containerd"));
-        daemon
-            .arg("--config")
-            .arg(&config)
-            .args(["--log-level", "debug"])
-            .env("PATH", search_path(version)?)
-            .env("WISP_CONFIG", dir.path().join("wisp.toml"))
-            .env_remove("NOTIFY_SOCKET")
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log);
-        let child = daemon
-            .spawn()
-            .with_context(|| format!("start {daemon:?}"))?;
         let node = Self {
             version,
+            child: Mutex::new(spawn(version, dir.path())?),
             dir,
-            child: Mutex::new(child),
         };
         node.wait_until_up()?;
         Ok(node)
+    }
+
+    /// Ends it as a crash would and starts it again. Containers are not asked.
+    ///
+    /// # Errors
+    /// When it does not come up again.
+    pub fn crash_and_restart(&self) -> Result<()> {
+        {
+            let mut child = self.child();
+            child.kill()?;
+            child.wait()?;
+            *child = spawn(self.version, self.dir.path())?;
+        }
+        self.wait_until_up()
     }
 
     fn wait_until_up(&self) -> Result<()> {
@@ -198,6 +197,25 @@ impl Drop for Containerd {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+fn spawn(version: Version, dir: &Path) -> Result<Child> {
+    let log = File::options()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))?;
+    let mut daemon = Command::new(version.programs().join("containerd"));
+    daemon
+        .arg("--config")
+        .arg(dir.join("config.toml"))
+        .args(["--log-level", "debug"])
+        .env("PATH", search_path(version)?)
+        .env("WISP_CONFIG", dir.join("wisp.toml"))
+        .env_remove("NOTIFY_SOCKET")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone()?)
+        .stderr(log);
+    daemon.spawn().with_context(|| format!("start {daemon:?}"))
 }
 
 /// The programs under test come first; containerd finds shims by this path.

@@ -48,11 +48,10 @@ impl Image {
         Ok(self)
     }
 
-    /// Adds a Wasm layer. As runwasi's tools do, its digest stands among the
-    /// diff ids like that of any layer.
+    /// Adds a Wasm layer. Only what containerd unpacks is a file system
+    /// difference, so the layer has no diff id.
     pub fn wasm(mut self, media_type: &str, title: Option<&str>, bytes: Vec<u8>) -> Self {
         let digest = self.blob(bytes);
-        self.diff_ids.push(digest.clone());
         let mut descriptor = self.descriptor(media_type, &digest);
         if let Some(title) = title {
             descriptor["annotations"] = json!({ "org.opencontainers.image.title": title });

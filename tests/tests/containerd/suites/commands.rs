@@ -5,8 +5,8 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
-use wisp_tests::Test;
 use wisp_tests::wait::PATIENCE;
+use wisp_tests::{Running, Test};
 
 pub fn cases() -> Vec<Case> {
     super::cases(
@@ -51,6 +51,10 @@ pub fn cases() -> Vec<Case> {
             (
                 "the process that runs a guest keeps no privileges",
                 no_privileges,
+            ),
+            (
+                "a guest runs as the user that the spec names, in the container's control group",
+                user_and_group,
             ),
             (
                 "a guest's compiled code is kept and used again",
@@ -313,6 +317,35 @@ fn no_privileges(test: &Test<'_>) -> Result<()> {
     ensure!(field("NoNewPrivs") == Some("1"), "NoNewPrivs in {status}");
     ensure!(field("Seccomp") == Some("2"), "Seccomp in {status}");
     running.end_by(Signal::SIGKILL).map(drop)
+}
+
+fn user_and_group(test: &Test<'_>) -> Result<()> {
+    let image = test.image("tour")?;
+    let id = test.run(&image).args(&["spin"]).create_with(|spec| {
+        spec["process"]["user"] = serde_json::json!({ "uid": 1234, "gid": 4321 });
+    })?;
+    let running = Running::start(test, &id)?;
+    running.stdout.until("spinning", PATIENCE)?;
+    let status = fs::read_to_string(format!("/proc/{}/status", running.pid))?;
+    for line in [
+        "Uid:\t1234\t1234\t1234\t1234",
+        "Gid:\t4321\t4321\t4321\t4321",
+    ] {
+        ensure!(
+            status.lines().any(|found| found == line),
+            "no {line:?} in {status}"
+        );
+    }
+    let groups = fs::read_to_string(format!("/proc/{}/cgroup", running.pid))?;
+    let expected = format!("/{}/{id}", test.namespace());
+    ensure!(
+        groups
+            .lines()
+            .any(|line| line.contains(":memory:") && line.ends_with(&expected))
+            || groups.lines().any(|line| line == format!("0::{expected}")),
+        "not in {expected}: {groups}"
+    );
+    running.end_by(Signal::SIGTERM).map(drop)
 }
 
 fn compiled_once(test: &Test<'_>) -> Result<()> {

@@ -6,12 +6,13 @@ use containerd_client::types::v1::Status;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::time::Duration;
-use wisp_tests::api::Streams;
+use wisp_tests::api::{Client, Streams};
 use wisp_tests::events::Events;
+use wisp_tests::images::Images;
 use wisp_tests::processes::{self, Process};
 use wisp_tests::run::Running;
 use wisp_tests::wait::{self, PATIENCE};
-use wisp_tests::{Test, command};
+use wisp_tests::{Containerd, Test, command};
 
 pub fn cases() -> Vec<Case> {
     super::cases(
@@ -44,6 +45,14 @@ pub fn cases() -> Vec<Case> {
             (
                 "a shim killed with its Wasm guest is cleaned up after",
                 wasm_shim_killed,
+            ),
+            (
+                "a guest that the host kills ends with 137",
+                killed_from_outside,
+            ),
+            (
+                "a guest outlives a crash of containerd, and nothing it says is lost",
+                containerd_crashes,
             ),
             (
                 "the same container starts again after its task was deleted",
@@ -281,6 +290,51 @@ fn kill_shim_under(test: &Test<'_>, running: Running<'_, '_>) -> Result<()> {
         (said.code == 0).then_some(())
     });
     removed.context("the container cannot be removed")
+}
+
+fn killed_from_outside(test: &Test<'_>) -> Result<()> {
+    let image = test.image("tour")?;
+    let running = test.run(&image).args(&["spin"]).start()?;
+    kill(Pid::from_raw(i32::try_from(running.pid)?), Signal::SIGKILL)?;
+    ensure!(running.finish()?.code == 137, "not 137");
+    Ok(())
+}
+
+fn containerd_crashes(shared: &Test<'_>) -> Result<()> {
+    // Nobody else's containerd.
+    let node = Containerd::start(shared.node.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let image = test.busybox()?;
+    let script = "n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo line $n; sleep 0.01; done; echo last $n";
+    let stop = test.dir().join("tmp");
+    std::fs::create_dir(&stop)?;
+    let mount = format!("type=bind,src={},dst=/tmp,options=rbind:rw", stop.display());
+    let run = test.run(&image).flags(&["--mount", &mount]);
+    let running = run.args(&["sh", "-c", script]).start()?;
+    let guest = test.image("tour")?;
+    let guest = test.run(&guest).args(&["sleep", "1000000"]).start()?;
+    running.stdout.until("line 5\n", PATIENCE)?;
+    node.crash_and_restart()?;
+    std::fs::write(stop.join("stop"), "")?;
+
+    // Connections of before are gone with it.
+    let after = Client::connect(&node, test.namespace())?;
+    ensure!(after.wait(&running.id)? == 0, "not 0");
+    let said = running.stdout.to_end(PATIENCE)?;
+    let said = String::from_utf8_lossy(&said).into_owned();
+    let count = said.lines().count() - 1;
+    let expected: String = (1..=count).map(|n| format!("line {n}\n")).collect();
+    ensure!(said == format!("{expected}last {count}\n"), "{said}");
+    ensure!(after.delete(&running.id)? == 0, "not 0 from delete");
+    after.kill(&guest.id, Signal::SIGTERM as i32, false)?;
+    ensure!(
+        after.wait(&guest.id)? == 143,
+        "the guest does not end with 143"
+    );
+    after.delete(&guest.id)?;
+    test.ctr_ok(&["container", "rm", &running.id, &guest.id])?;
+    test.nothing_left()
 }
 
 fn again(test: &Test<'_>) -> Result<()> {
