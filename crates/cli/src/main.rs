@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod compile;
 mod output;
 mod pack;
 
@@ -21,10 +22,12 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Pack(pack::Pack),
+    Compile(compile::Compile),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
+        Command::Compile(compile) => compile.run().map(|()| ExitCode::SUCCESS),
         Command::Pack(pack) => pack.run().map(|()| ExitCode::SUCCESS),
     };
     result.unwrap_or_else(|error| {
