@@ -6,6 +6,7 @@ mod outbound;
 mod request;
 mod server;
 mod ticker;
+mod tls;
 
 pub use outbound::Outbound;
 pub use request::Handler;

@@ -13,6 +13,7 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 use wisp_capability::Scheme;
 
 use super::impatient::Impatient;
+use super::tls::{self, Stream};
 use crate::network::Network;
 
 /// How long each step of a request may take if the guest does not say.
@@ -101,7 +102,7 @@ async fn send(
 }
 
 /// Connects to the first address of the target that is allowed and answers.
-async fn connect(network: &Network, target: &Target) -> Result<TcpStream, Error> {
+async fn connect(network: &Network, target: &Target) -> Result<Stream, Error> {
     let Target { scheme, host, port } = target;
     if !network.outbound.allows_name(*scheme, host, *port) {
         return Err(Error::HttpRequestDenied);
@@ -123,7 +124,8 @@ async fn connect(network: &Network, target: &Target) -> Result<TcpStream, Error>
             continue;
         }
         match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) if *scheme == Scheme::Https => return tls::connect(stream, bare).await,
+            Ok(stream) => return Ok(Box::new(stream)),
             Err(error) => last = Error::Connect(error),
         }
     }
