@@ -3,6 +3,7 @@
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use std::fmt;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Stdio};
@@ -11,7 +12,7 @@ use std::thread;
 use std::time::Duration;
 
 /// How a program ended and what it said.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Ended {
     /// Its exit code; 128 + N if signal N killed it.
     pub code: i32,
@@ -30,6 +31,16 @@ impl Ended {
     /// Standard error as text.
     pub fn err(&self) -> String {
         String::from_utf8_lossy(&self.stderr).into_owned()
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ended")
+            .field("code", &self.code)
+            .field("stdout", &shown(&self.stdout))
+            .field("stderr", &shown(&self.stderr))
+            .finish()
     }
 }
 

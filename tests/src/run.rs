@@ -99,6 +99,9 @@ impl<'t, 'n> Run<'t, 'n> {
         tail.extend(["--runtime".to_owned(), self.runtime.clone()]);
         // 1.6 takes the container's own `-c` for a flag of `ctr container create`.
         tail.extend(["--".to_owned(), self.image.clone(), id.to_owned()]);
+        if !self.args.is_empty() {
+            tail.extend(self.test.program(&self.image));
+        }
         tail.extend(self.args.clone());
         tail
     }

@@ -7,7 +7,7 @@ use crate::run::Run;
 use crate::{Containerd, leaks, oci, paths, wait};
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::{OnceCell, RefCell};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -30,6 +30,7 @@ pub struct Test<'a> {
     namespace: String,
     ids: RefCell<Vec<String>>,
     imported: RefCell<HashSet<String>>,
+    programs: RefCell<HashMap<String, String>>,
     client: OnceCell<Client>,
     dir: TempDir,
 }
@@ -48,6 +49,7 @@ impl<'a> Test<'a> {
             namespace: format!("wisp-{}-{count}-t", std::process::id()),
             ids: RefCell::default(),
             imported: RefCell::default(),
+            programs: RefCell::default(),
             client: OnceCell::new(),
             dir: tempfile::Builder::new().prefix("wisp-test-").tempdir()?,
         })
@@ -128,11 +130,7 @@ impl<'a> Test<'a> {
     /// # Errors
     /// When it cannot be made or imported.
     pub fn image(&self, guest: &str) -> Result<String> {
-        let reference = reference(guest);
-        self.import_made(&reference, |output| {
-            images::pack(&paths::guest(guest)?, &reference, &[], output)
-        })?;
-        Ok(reference)
+        self.packed(guest, &paths::guest(guest)?, &[])
     }
 
     /// Packs the Wasm file at `program` with more arguments to `wisp pack`. The
@@ -145,7 +143,22 @@ impl<'a> Test<'a> {
         self.import_made(&reference, |output| {
             images::pack(program, &reference, more, output)
         })?;
+        let name = program.file_name().context("the program has no name")?;
+        self.starts(&reference, &format!("/{}", name.to_string_lossy()));
         Ok(reference)
+    }
+
+    /// Says what the image `reference` starts, so that a test need not repeat
+    /// it with each argument: `ctr` puts arguments in place of the entrypoint.
+    pub fn starts(&self, reference: &str, program: &str) {
+        self.programs
+            .borrow_mut()
+            .insert(reference.to_owned(), program.to_owned());
+    }
+
+    /// What [`Self::starts`] was told of an image.
+    pub(crate) fn program(&self, reference: &str) -> Option<String> {
+        self.programs.borrow().get(reference).cloned()
     }
 
     /// A busybox image, imported.

@@ -105,7 +105,7 @@ fn beside_files(test: &Test<'_>) -> Result<()> {
             .write(reference, false, output)
     })?;
     for (path, text) in [("/etc/note", "a note\n"), ("/etc/second", "another\n")] {
-        let ended = test.run(&image).args(&["read", path]).ctr()?;
+        let ended = test.run(&image).args(&["/tour.wasm", "read", path]).ctr()?;
         ensure!(
             ended.code == 0 && ended.out() == text,
             "{path}: {ended:?}\n{}",

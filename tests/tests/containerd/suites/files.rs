@@ -36,7 +36,7 @@ pub fn cases() -> Vec<Case> {
 /// `tour` in an image that has some files.
 fn tour(test: &Test<'_>, guest: &str) -> Result<String> {
     let program = fs::read(paths::guest(guest)?)?;
-    test.built(&format!("{guest}-files"), |reference, output| {
+    let image = test.built(&format!("{guest}-files"), |reference, output| {
         Image::new(&["/tour.wasm"])
             .files(&[
                 Entry::Dir("etc"),
@@ -50,7 +50,9 @@ fn tour(test: &Test<'_>, guest: &str) -> Result<String> {
                 Entry::File("tour.wasm", 0o755, &program),
             ])?
             .write(reference, false, output)
-    })
+    })?;
+    test.starts(&image, "/tour.wasm");
+    Ok(image)
 }
 
 const BOTH: [&str; 2] = ["tour", "tour-module"];

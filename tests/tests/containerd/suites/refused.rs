@@ -87,12 +87,12 @@ fn missing(test: &Test<'_>) -> Result<()> {
             .files(&[Entry::File("hello.wasm", 0o755, &hello)])?
             .write(reference, false, output)
     })?;
-    refused(test.run(&image), &["/not-there.wasm", "not found"])?;
+    refused(test.run(&image), &["/not-there.wasm", "looked for"])?;
     // A name without a slash is looked for in PATH.
     let image = test.busybox()?;
     refused(
         test.run(&image).args(&["no-such-program"]),
-        &["no-such-program", "not found"],
+        &["no-such-program", "looked for"],
     )
 }
 
@@ -282,7 +282,7 @@ fn failing_compiler(test: &Test<'_>) -> Result<()> {
     // One that says nothing and writes nothing.
     let compiler = script(test, "exec true")?;
     let config = with_compiler(test, &compiler, "");
-    refused(test.run(&image).config(&config)?, &["/hello.wasm"])?;
+    refused(test.run(&image).config(&config)?, &[&compiler])?;
     // One that is killed.
     let compiler = script(test, "kill -9 $$")?;
     let config = with_compiler(test, &compiler, "");
