@@ -20,6 +20,7 @@ impl wasip3::exports::http::handler::Guest for Server {
             "/" => text(200, "hello from wasi:http 0.3\n"),
             "/echo" => echo(request),
             "/method" => text(200, &format!("{}\n", method(&request.get_method()))),
+            "/header" => text(200, &header(&request, query)),
             "/env" => text(200, &environment()),
             "/args" => text(200, &arguments()),
             "/file" => match std::fs::read(parameter(query, "path")) {
@@ -126,6 +127,14 @@ fn method(method: &Method) -> &str {
         Method::Patch => "PATCH",
         Method::Other(name) => name,
     }
+}
+
+fn header(request: &Request, query: &str) -> String {
+    let values = request.get_headers().get(parameter(query, "name"));
+    values
+        .iter()
+        .map(|value| format!("{}\n", String::from_utf8_lossy(value)))
+        .collect()
 }
 
 fn environment() -> String {
