@@ -141,6 +141,10 @@ impl Pack {
         if !files.is_empty() {
             layers.push(archive.spool(media::TAR, |spool| files.write(spool))?);
         }
+        // Layers are stored as they are unpacked, so that a layer's digest is
+        // its diff id. containerd wants those of the layers that it unpacks and
+        // no others, or it refuses the image.
+        let diff_ids: Vec<Value> = layers.iter().map(|l| l["digest"].clone()).collect();
         if let Some((mut file, media_type)) = wasm {
             let mut layer = archive.spool(media_type, |spool| {
                 io::copy(&mut file, spool)
@@ -150,9 +154,6 @@ impl Pack {
             layer["annotations"] = json!({ media::TITLE: name });
             layers.push(layer);
         }
-        // Layers are stored as they are unpacked, so that a layer's digest is
-        // its diff id. That of a Wasm layer is there, too: see `Shape`.
-        let diff_ids: Vec<Value> = layers.iter().map(|l| l["digest"].clone()).collect();
         let mut config = json!({
             "architecture": platform.architecture,
             "os": platform.os,
