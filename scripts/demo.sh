@@ -35,7 +35,7 @@ our_cgroups() { find /sys/fs/cgroup -depth -type d -path "*/$namespace*" 2>/dev/
 # Sockets of our time that nobody listens on: shims are to remove theirs.
 our_sockets() {
     [ -d /run/containerd/s ] || return 0
-    find /run/containerd/s -newer "$tmp/containerd.toml" | while read -r socket; do
+    find /run/containerd/s -type s -newer "$tmp/containerd.toml" | while read -r socket; do
         grep -qF "$socket" /proc/net/unix || echo "$socket"
     done
 }
