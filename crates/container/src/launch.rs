@@ -54,7 +54,7 @@ pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, Con
         .stdin(stdio.stdin)
         .stdout(stdio.stdout)
         .stderr(stdio.stderr);
-    for name in ["PATH", "WISP_CONFIG"] {
+    for name in ["PATH", "RUST_BACKTRACE", "WISP_CONFIG"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }

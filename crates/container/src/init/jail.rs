@@ -137,6 +137,10 @@ pub fn spec(
         process.set_no_new_privileges(Some(true));
         process.set_apparmor_profile(None);
         process.set_capabilities(Some(no_capabilities()));
+        // Taken by init already; libcontainer would need /proc for them.
+        let mut user = process.user().clone();
+        user.set_additional_gids(None);
+        process.set_user(user);
     }
     if let Some(linux) = out.linux_mut() {
         linux.set_masked_paths(None);

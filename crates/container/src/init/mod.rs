@@ -5,6 +5,7 @@
 //! it: the fork keeps the engine, the mapped code and the linked program, and
 //! only those descriptors that the guest needs.
 
+mod groups;
 mod jail;
 mod native;
 mod wasm;
@@ -112,6 +113,7 @@ fn create(
         .transpose()?
         .unwrap_or_default();
     let cgroup = Cgroup::of(&spec, &request.id);
+    groups::take(&spec)?;
     let (kind, spec, executor) = match program {
         Program::Native => {
             let spec = native::spec(&spec, &root_path);

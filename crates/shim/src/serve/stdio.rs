@@ -8,7 +8,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use log::warn;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::stat::{SFlag, fstat};
 use nix::unistd::pipe2;
 use tokio::io::AsyncReadExt;
@@ -43,9 +44,21 @@ pub struct Streams {
 /// What the daemon keeps of a container's streams.
 #[derive(Debug, Default)]
 pub struct Kept {
-    stdin: Option<OwnedFd>,
+    stdin: Stdin,
     readers: Vec<OwnedFd>,
     logger: Option<Logger>,
+}
+
+/// The daemon's hold on a container's stdin.
+#[derive(Debug, Default)]
+enum Stdin {
+    /// The process sees the end when no client writes any more.
+    #[default]
+    Free,
+    /// Not started: a client may have written everything and be gone already.
+    Waiting { reader: OwnedFd, path: PathBuf },
+    /// The process sees no end while one client detaches and another attaches.
+    Held { _writer: OwnedFd },
 }
 
 #[derive(Debug)]
@@ -102,12 +115,12 @@ impl Streams {
                 // Reading first: opening a FIFO for writing only needs a reader.
                 let reader = open(&path, OFlag::O_RDONLY)
                     .with_context(|| format!("stdin: open {}", path.display()))?;
-                // Held until CloseIO, so that the process sees no end while a
-                // client detaches and another attaches.
-                kept.stdin = is_fifo(&reader)?
-                    .then(|| open(&path, OFlag::O_WRONLY))
-                    .transpose()
-                    .with_context(|| format!("stdin: open {}", path.display()))?;
+                if is_fifo(&reader)? {
+                    kept.stdin = Stdin::Waiting {
+                        reader: reader.try_clone().context("stdin")?,
+                        path,
+                    };
+                }
                 blocking(&reader)?;
                 reader
             }
@@ -136,15 +149,37 @@ impl Streams {
 }
 
 impl Kept {
+    /// Holds stdin open from Start until CloseIO. A client that came and went
+    /// before Start has sent all it had: `ctr`, given a short input, closes it
+    /// before it knows the task, and never calls CloseIO.
+    ///
+    /// # Errors
+    /// When the FIFO cannot be opened again.
+    pub fn hold_stdin(&mut self) -> anyhow::Result<()> {
+        if let Stdin::Waiting { reader, path } = std::mem::take(&mut self.stdin) {
+            let mut poll = [PollFd::new(reader.as_fd(), PollFlags::empty())];
+            nix::poll::poll(&mut poll, PollTimeout::ZERO).context("poll stdin")?;
+            let gone = poll[0]
+                .revents()
+                .is_some_and(|events| events.contains(PollFlags::POLLHUP));
+            if !gone {
+                let writer = open(&path, OFlag::O_WRONLY)
+                    .with_context(|| format!("stdin: open {}", path.display()))?;
+                self.stdin = Stdin::Held { _writer: writer };
+            }
+        }
+        Ok(())
+    }
+
     /// Lets the process see the end of stdin once no client writes any more.
     pub fn close_stdin(&mut self) {
-        self.stdin = None;
+        self.stdin = Stdin::Free;
     }
 
     /// Lets go of everything; a logging program, whose pipes end with the
     /// container's processes, gets a while to write what it has.
     pub async fn close(mut self) {
-        self.stdin = None;
+        self.stdin = Stdin::Free;
         self.readers.clear();
         let Some(Logger { pid, ended }) = self.logger.take() else {
             return;

@@ -238,6 +238,9 @@ impl Task {
         let Some(launch) = life.take() else {
             return Err(self.refuse("start"));
         };
+        if let Err(error) = self.lock_kept().hold_stdin() {
+            warn!("container {}: {error:#}", self.id);
+        }
         self.bundle.start(&self.id)?;
         launch.running().await?;
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = true;
