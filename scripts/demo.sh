@@ -95,7 +95,8 @@ clean_up() {
         echo "demo: what containerd had to say:" >&2
         tail -n 15 "$tmp/why" | indent >&2
     fi
-    rm -rf "$tmp"
+    # What runc keeps its state in has a fixed place.
+    rm -rf "$tmp" "/run/containerd/runc/$namespace"
     [ "$status" != 0 ] || say "nothing is left: no process, mount, cgroup or socket, and $tmp is gone"
     exit "$status"
 }
@@ -120,6 +121,7 @@ trap 'exit 130' INT
 trap 'exit 143' TERM
 
 ctr() { command ctr --address "$tmp/containerd.sock" --namespace "$namespace" "$@"; }
+run() { ctr run --fifo-dir "$tmp/fifo" "$@"; }
 
 say "a private containerd in $tmp: $(containerd --version | awk '{ print $3 }')"
 cat >"$tmp/containerd.toml" <<TOML
@@ -160,7 +162,7 @@ done
 
 say "ctr run --rm --runtime $runtime demo/hello:latest hello"
 code=0
-ctr run --rm --snapshotter "$snapshotter" --runtime "$runtime" demo/hello:latest hello >"$tmp/hello.out" || code=$?
+run --rm --snapshotter "$snapshotter" --runtime "$runtime" demo/hello:latest hello >"$tmp/hello.out" || code=$?
 indent <"$tmp/hello.out"
 echo "    exit code $code"
 [ "$code" = 0 ] && grep -q "hello from a component" "$tmp/hello.out" || fail "that is not what hello does"
@@ -175,7 +177,7 @@ free_port() {
     echo "$port"
 }
 listen=127.0.0.1:$(free_port)
-ctr run --detach --snapshotter "$snapshotter" --runtime "$runtime" --net-host \
+run --detach --snapshotter "$snapshotter" --runtime "$runtime" --net-host \
     --env "WISP_HTTP_LISTEN=$listen" --log-uri "file://$tmp/http.log" demo/http-02:latest http
 # No retry: a started server listens.
 echo "    curl http://$listen/ -> $(curl -sS --fail --max-time 10 "http://$listen/")"
@@ -200,8 +202,8 @@ milliseconds() {
     echo $(((${EPOCHREALTIME/./} - start) / 1000))
 }
 median() { sort -n | awk '{ a[NR] = $1 } END { print a[int((NR + 1) / 2)] }'; }
-with_wisp() { ctr run --rm --snapshotter "$snapshotter" --runtime "$runtime" demo/hello:latest "$1"; }
-with_runc() { ctr run --rm --rootfs "$tmp/busybox" "$1" /bin/busybox echo hello; }
+with_wisp() { run --rm --snapshotter "$snapshotter" --runtime "$runtime" demo/hello:latest "$1"; }
+with_runc() { run --rm --rootfs "$tmp/busybox" "$1" /bin/busybox echo hello; }
 rm -rf "$tmp/aot" && mkdir -m 0700 "$tmp/aot"
 echo "    wisp, hello, first start (compiles)  $(milliseconds with_wisp first) ms"
 for ((round = 1; round <= rounds; round++)); do
