@@ -74,48 +74,43 @@ fn recognise(bytes: &[u8]) -> Result<bool, CompileError> {
     Ok(Parser::is_component(bytes))
 }
 
-/// Whether the last section, at any depth, wants more bytes than there are.
+/// Whether the last section wants more bytes than there are.
 fn is_truncated(bytes: &[u8]) -> bool {
     let mut parser = Parser::new(0);
-    let mut parents = Vec::new();
     let mut rest = bytes;
     loop {
         // Saying that more may follow makes the parser ask for it.
-        let Ok(chunk) = parser.parse(rest, false) else {
-            return false;
+        let (consumed, payload) = match parser.parse(rest, false) {
+            // Between two sections is a fair end.
+            Ok(Chunk::NeedMoreData(_)) => return !rest.is_empty(),
+            Ok(Chunk::Parsed { consumed, payload }) => (consumed, payload),
+            Err(_) => return false,
         };
-        let (consumed, payload) = match chunk {
-            // Between two sections of the outermost level is a fair end.
-            Chunk::NeedMoreData(_) => return !(rest.is_empty() && parents.is_empty()),
-            Chunk::Parsed { consumed, payload } => (consumed, payload),
-        };
-        rest = &rest[consumed..];
-        match payload {
-            Payload::CodeSectionStart { size, .. } => {
-                let Some(after) = rest.get(size as usize..) else {
-                    return true;
-                };
+        // How long a section is, is enough; what is in it is not looked at.
+        let section = match payload {
+            Payload::CodeSectionStart { range, .. } => {
                 parser.skip_section();
-                rest = after;
+                range
             }
+            // The parser itself goes on behind these.
             Payload::ModuleSection {
-                parser: inner,
-                unchecked_range,
+                unchecked_range, ..
             }
             | Payload::ComponentSection {
-                parser: inner,
-                unchecked_range,
-            } => {
-                if unchecked_range.end > bytes.len() {
-                    return true;
-                }
-                parents.push(std::mem::replace(&mut parser, inner));
+                unchecked_range, ..
+            } => unchecked_range,
+            _ => {
+                rest = &rest[consumed..];
+                continue;
             }
-            Payload::End(_) => match parents.pop() {
-                Some(parent) => parser = parent,
-                None => return false,
-            },
-            _ => {}
-        }
+        };
+        let Some(after) = bytes.get(section.end..) else {
+            return true;
+        };
+        rest = after;
     }
 }
+
+#[cfg(test)]
+#[path = "compile_tests.rs"]
+mod tests;

@@ -20,4 +20,4 @@ pub use error::EngineError;
 pub use prepare::{Prepared, prepare};
 pub use setup::{HostPreopen, Ready, Setup};
 pub use signals::install_command_signals;
-pub use world::{Wasi, World};
+pub use world::{Wasi, World, of_component, of_module};

@@ -1,0 +1,268 @@
+//! The engine in a process of its own (the example `engine`), with programs
+//! written out as text. Programs made by real toolchains are run by the suites
+//! in `tests/`.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A module whose `_start` has `body`, with the imports a test needs.
+fn module(body: &str) -> String {
+    format!(
+        r#"(module
+          (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+          (memory (export "memory") 1)
+          {body})"#
+    )
+}
+
+/// A component whose `run` gives ok (0) or an error (1).
+fn component(interface: &str, result: i32) -> String {
+    format!(
+        r#"(component
+          (core module $m (func (export "run") (result i32) i32.const {result}))
+          (core instance $i (instantiate $m))
+          (func $run (result (result)) (canon lift (core func $i "run")))
+          (instance $interface (export "run" (func $run)))
+          (export "{interface}" (instance $interface)))"#
+    )
+}
+
+/// Answers no request: it traps.
+const TRAPPING_SERVER: &str = r#"(component
+  (import "wasi:http/types@0.2.0" (instance $types
+    (export "incoming-request" (type (sub resource)))
+    (export "response-outparam" (type (sub resource)))))
+  (alias export $types "incoming-request" (type $request))
+  (alias export $types "response-outparam" (type $outparam))
+  (core module $m (func $boom (export "handle") (param i32 i32) unreachable))
+  (core instance $i (instantiate $m))
+  (func $handle
+    (param "request" (own $request)) (param "response-out" (own $outparam))
+    (canon lift (core func $i "handle")))
+  (instance $handler (export "handle" (func $handle)))
+  (export "wasi:http/incoming-handler@0.2.0" (instance $handler)))"#;
+
+struct Program {
+    dir: TempDir,
+}
+
+impl Program {
+    fn new(text: &str) -> Self {
+        let dir = TempDir::new().expect("dir");
+        let bytes = wat::parse_str(text).expect("valid text");
+        std::fs::write(dir.path().join("app.wasm"), bytes).expect("write");
+        Self { dir }
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(engine());
+        command.arg(self.dir.path().join("app.wasm"));
+        command
+    }
+
+    fn run(&self) -> Output {
+        self.command().output().expect("run the engine")
+    }
+
+    /// Starts it and waits until it is ready.
+    fn start(&self, args: &[&str]) -> Running {
+        let mut child = self
+            .command()
+            .args(args)
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("start the engine");
+        let mut stderr = BufReader::new(child.stderr.take().expect("stderr"));
+        let mut line = String::new();
+        while line != "ready\n" {
+            line.clear();
+            let length = stderr.read_line(&mut line).expect("stderr");
+            assert_ne!(length, 0, "the engine ended before it was ready");
+        }
+        Running { child, stderr }
+    }
+}
+
+/// Killed when dropped, so that a test that fails leaves nothing.
+struct Running {
+    child: Child,
+    stderr: BufReader<ChildStderr>,
+}
+
+impl Running {
+    fn signal(&self, signal: libc::c_int) {
+        // SAFETY: takes no pointers; the child is ours and not reaped.
+        unsafe { libc::kill(self.child.id() as libc::pid_t, signal) };
+    }
+
+    fn code(mut self) -> Option<i32> {
+        self.child.wait().expect("wait").code()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Cargo builds the examples before the tests run.
+fn engine() -> PathBuf {
+    let test = std::env::current_exe().expect("own path");
+    let target = test.parent().and_then(Path::parent).expect("target");
+    target.join("examples/engine")
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+fn free_address() -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+    listener.local_addr().expect("address").to_string()
+}
+
+fn get(address: &str) -> String {
+    let mut stream = TcpStream::connect(address).expect("connect");
+    stream
+        .write_all(b"GET /path HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        .expect("send");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("receive");
+    answer
+}
+
+#[test]
+fn a_module_exits_with_the_code_it_gives() {
+    for code in [0, 1, 7, 125, 126, 200, 255] {
+        let body = format!(r#"(func (export "_start") (call $exit (i32.const {code})))"#);
+        assert_eq!(Program::new(&module(&body)).run().status.code(), Some(code));
+    }
+    let returns = r#"(func (export "_start"))"#;
+    assert_eq!(Program::new(&module(returns)).run().status.code(), Some(0));
+}
+
+#[test]
+fn a_component_that_returns_an_error_exits_with_1() {
+    for result in [0, 1] {
+        let output = Program::new(&component("wasi:cli/run@0.2.0", result)).run();
+        assert_eq!(output.status.code(), Some(result), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn a_trap_exits_with_134_and_tells_where() {
+    for (body, reason) in [
+        ("unreachable", "unreachable"),
+        ("(drop (i32.load (i32.const -8)))", "out of bounds"),
+        (
+            "(drop (i32.div_s (i32.const 1) (i32.const 0)))",
+            "divide by zero",
+        ),
+        ("(call $inner)", "call stack exhausted"),
+    ] {
+        let body = format!(
+            r#"(func $inner {body})
+               (func $outer (export "_start") (call $inner))"#
+        );
+        let output = Program::new(&module(&body)).run();
+        let stderr = stderr(&output);
+        assert_eq!(output.status.code(), Some(134), "{stderr}");
+        assert!(stderr.contains(reason), "{stderr}");
+        assert!(stderr.contains("!inner"), "{stderr}");
+    }
+}
+
+#[test]
+fn an_import_that_nobody_provides_is_named() {
+    let output =
+        Program::new(r#"(module (import "acme" "launch" (func)) (func (export "_start")))"#).run();
+    let text = stderr(&output);
+    assert!(text.contains("acme::launch"), "{text}");
+    let output = Program::new(&component("wasi:cli/run@0.2.0", 0).replacen(
+        "(component",
+        r#"(component (import "acme:rocket/pad@1.0.0" (instance (export "launch" (func))))"#,
+        1,
+    ))
+    .run();
+    let text = stderr(&output);
+    assert!(text.contains("acme:rocket/pad@1.0.0"), "{text}");
+}
+
+#[test]
+fn another_world_is_refused_with_what_it_exports() {
+    let output = Program::new(&component("acme:machine/run@1.0.0", 0)).run();
+    let text = stderr(&output);
+    assert!(text.contains("acme:machine/run@1.0.0"), "{text}");
+    assert!(text.contains("wasi:cli/run"), "{text}");
+}
+
+#[test]
+fn a_signal_ends_a_command_that_never_gives_the_thread_back() {
+    let program = Program::new(&module(r#"(func (export "_start") (loop (br 0)))"#));
+    for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT] {
+        let running = program.start(&[]);
+        running.signal(signal);
+        assert_eq!(running.code(), Some(128 + signal));
+    }
+    let mut running = program.start(&[]);
+    running.signal(libc::SIGKILL);
+    let status = running.child.wait().expect("wait");
+    assert_eq!(status.signal(), Some(libc::SIGKILL));
+}
+
+#[test]
+fn a_server_outlives_a_handler_that_traps() {
+    let address = free_address();
+    let listen = format!("io.wisp.http.listen={address}");
+    let mut running = Program::new(TRAPPING_SERVER).start(&["--annotation", &listen]);
+    for _ in 0..2 {
+        let answer = get(&address);
+        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        let mut told = String::new();
+        while !told.contains("unreachable") {
+            let length = running.stderr.read_line(&mut told).expect("stderr");
+            assert_ne!(length, 0, "{told}");
+        }
+        assert!(told.contains("GET /path"), "{told}");
+        assert!(told.contains("!boom"), "{told}");
+    }
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.code(), Some(0));
+}
+
+#[test]
+fn a_port_in_use_is_the_reason_why_a_server_is_not_ready() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("bind");
+    let address = taken.local_addr().expect("address").to_string();
+    let output = Program::new(TRAPPING_SERVER)
+        .command()
+        .args(["--annotation", &format!("io.wisp.http.listen={address}")])
+        .output()
+        .expect("run the engine");
+    let text = stderr(&output);
+    assert!(text.contains("not ready"), "{text}");
+    assert!(text.contains(&address), "{text}");
+    assert!(text.contains("address in use"), "{text}");
+    assert!(!output.status.success());
+}
+
+#[test]
+fn a_preopen_that_is_not_there_is_the_reason_why_a_command_is_not_ready() {
+    let program = Program::new(&module(r#"(func (export "_start"))"#));
+    let output = program
+        .command()
+        .args(["--dir", "/nowhere/at/all:/data"])
+        .output()
+        .expect("run the engine");
+    let text = stderr(&output);
+    assert!(text.contains("not ready"), "{text}");
+    assert!(text.contains("/nowhere/at/all"), "{text}");
+    assert_eq!(output.status.code(), Some(125), "{text}");
+}
