@@ -4,8 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod compile;
+mod inspect;
 mod output;
 mod pack;
+mod program;
+mod run;
 
 use std::process::ExitCode;
 
@@ -22,16 +25,52 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Pack(pack::Pack),
+    Inspect(inspect::Inspect),
+    Run(run::Run),
     Compile(compile::Compile),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
-        Command::Compile(compile) => compile.run().map(|()| ExitCode::SUCCESS),
-        Command::Pack(pack) => pack.run().map(|()| ExitCode::SUCCESS),
+        Command::Pack(pack) => pack.run(),
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Run(run) => match run.run() {
+            Ok(code) => std::process::exit(code),
+            Err(error) => {
+                complain(&error);
+                return ExitCode::from(run::NOT_STARTED);
+            }
+        },
+        Command::Compile(compile) => match compile.run() {
+            Ok(()) => return ExitCode::SUCCESS,
+            Err(error) => {
+                // Who runs the compiler says so when it repeats this.
+                eprintln!("{}", text(&error));
+                return ExitCode::FAILURE;
+            }
+        },
     };
-    result.unwrap_or_else(|error| {
-        eprintln!("wisp: {error:#}");
-        ExitCode::FAILURE
-    })
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn complain(error: &anyhow::Error) {
+    eprintln!("wisp: {}", text(error));
+}
+
+/// An error with those causes that its text does not have yet.
+fn text(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            let colon = if text.is_empty() { "" } else { ": " };
+            text = format!("{text}{colon}{cause}");
+        }
+    }
+    text
 }

@@ -19,10 +19,12 @@ Examples:
       --add ./assets:/assets --env GREETING=hello --cmd serve
 
 Which containerd runs what:
-  plain images      every version from 1.6 on
-  --artifact        1.6.25, 1.7.7 and later: older ones cannot unpack a layer that is no tar
-  --platform wasi/wasm needs `ctr image import --all-platforms`, and containerd's own pull
-                    (2.1 and later) does not unpack it: prefer linux/...";
+  plain images  every version from 1.6 on
+  --artifact    1.6.25, 1.7.7 and later. Older ones refuse to unpack a layer that is no tar
+                (\"no processor for media-type\"), whatever else is in the image
+  --platform wasi/wasm
+                with `ctr image import --all-platforms` only, and 2.1's own pull does not
+                unpack it: prefer linux/...";
 
 /// Make an image of a Wasm program, as an OCI archive for `ctr image import`
 #[derive(Debug, Args)]

@@ -239,3 +239,7 @@ fn program_name(path: &Path) -> Result<String, PackError> {
         None => Err(PackError::Name(path.into())),
     }
 }
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -1,0 +1,269 @@
+//! `wisp run`.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek};
+use std::path::{Component, Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use wisp_aot::{Cache, Compiler, Digest};
+use wisp_capability::{Grant, Request, Volume, annotation};
+use wisp_config::Config;
+use wisp_engine::{HostPreopen, Setup, World};
+
+use crate::pack::pair;
+
+/// The exit code when no guest was started; the guest's own codes are those of
+/// the guest.
+pub const NOT_STARTED: u8 = 125;
+
+/// How long an HTTP server may drain, as in a container.
+const DRAIN: Duration = Duration::from_secs(30);
+
+const EXAMPLES: &str = "\
+Examples:
+  wisp run app.wasm -- --verbose input.txt
+  wisp run --dir ./data:/data:ro --env MODE=test app.wasm
+  wisp run --listen 127.0.0.1:8080 server.wasm
+  wisp run --annotation io.wisp.net.outbound=https://api.example.com app.wasm
+
+The program's exit code is wisp's; 134 is a trap, 125 a program that was not
+started. Compiled code is kept in the node's cache (see /etc/wisp/config.toml)
+where that can be written.";
+
+/// Run a Wasm program as a container would, without containerd
+#[derive(Debug, Args)]
+#[command(after_help = EXAMPLES)]
+pub struct Run {
+    /// The program: a component or core module
+    #[arg(value_name = "FILE")]
+    program: PathBuf,
+    /// Give the program a directory, at GUEST or else at its own path under /,
+    /// to read and write or only to read; again for more
+    #[arg(long, value_name = "HOST[:GUEST][:ro|rw]")]
+    dir: Vec<Dir>,
+    /// Set a variable in the program's environment, which is empty otherwise;
+    /// again for more
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    env: Vec<(String, String)>,
+    /// Where an HTTP component listens, by default 0.0.0.0:8080
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    listen: Option<String>,
+    /// Grant what a pod's annotation would; again for more
+    #[arg(long, value_name = "NAME=VALUE", value_parser = pair)]
+    annotation: Vec<(String, String)>,
+    /// The program's arguments
+    #[arg(last = true, value_name = "ARGS")]
+    args: Vec<String>,
+}
+
+/// A directory of the host and where the guest finds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Dir {
+    host: PathBuf,
+    guest: String,
+    writable: bool,
+}
+
+impl Run {
+    /// Runs the program to its end and gives its exit code.
+    ///
+    /// # Errors
+    /// Whatever keeps it from being started.
+    pub fn run(self) -> Result<i32> {
+        for dir in &self.dir {
+            let is_dir = std::fs::metadata(&dir.host)
+                .with_context(|| format!("--dir {}", dir.host.display()))?
+                .is_dir();
+            if !is_dir {
+                bail!("--dir {}: is not a directory", dir.host.display());
+            }
+        }
+        let grant = self.grant()?;
+        let config = Config::load(None)?;
+        let artifact = self.compile(&config)?;
+        if let Some(warning) = artifact.warning {
+            eprintln!("wisp: {warning}");
+        }
+        let prepared = wisp_engine::prepare(artifact.file)
+            .with_context(|| self.program.display().to_string())?;
+        let is_server = matches!(prepared.world(), World::Http(_));
+        let address = grant.http_listen;
+        let preopens = self
+            .dir
+            .into_iter()
+            .map(|dir| HostPreopen {
+                host: dir.host,
+                guest: dir.guest,
+                writable: dir.writable,
+            })
+            .collect();
+        Ok(prepared.run(Setup {
+            grant,
+            preopens,
+            grace: DRAIN,
+            ready: Box::new(move |started| match started {
+                Ok(()) if is_server => eprintln!("wisp: listening on http://{address}"),
+                Ok(()) => {}
+                Err(reason) => eprintln!("wisp: {reason}"),
+            }),
+        }))
+    }
+
+    /// What the program may do, decided as for a container on the host's
+    /// network that has no root file system but these volumes.
+    fn grant(&self) -> Result<Grant> {
+        let mut annotations = BTreeMap::new();
+        for (name, value) in &self.annotation {
+            if name == annotation::FS_ROOT && value != "none" {
+                bail!("--annotation {name}: there is no image here; give directories with --dir");
+            }
+            if annotations.insert(name.clone(), value.clone()).is_some() {
+                bail!("--annotation {name}: stands twice");
+            }
+        }
+        annotations.insert(annotation::FS_ROOT.into(), "none".into());
+        if let Some(listen) = &self.listen {
+            let twice = annotations.insert(annotation::HTTP_LISTEN.into(), listen.clone());
+            if twice.is_some() {
+                bail!(
+                    "--listen and --annotation {}: give one",
+                    annotation::HTTP_LISTEN
+                );
+            }
+        }
+        let mut args = vec![self.program.display().to_string()];
+        args.extend_from_slice(&self.args);
+        let env: Vec<String> = self
+            .env
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        let mounts: Vec<Volume> = self
+            .dir
+            .iter()
+            .map(|dir| Volume {
+                destination: dir.guest.clone(),
+                read_only: !dir.writable,
+                is_dir: true,
+            })
+            .collect();
+        Ok(wisp_capability::grant(&Request {
+            args: &args,
+            env: &env,
+            cwd: "/",
+            annotations: &annotations,
+            mounts: &mounts,
+            root_readonly: false,
+            host_network: true,
+        })?)
+    }
+
+    fn compile(&self, config: &Config) -> Result<wisp_aot::Artifact> {
+        let name = || self.program.display().to_string();
+        let mut file = File::open(&self.program).with_context(name)?;
+        if !file.metadata().with_context(name)?.is_file() {
+            bail!("{}: is not a file", name());
+        }
+        let digest = Digest::of(&mut file).with_context(name)?;
+        // The compiler is this very program, whatever it is called.
+        let compiler = match &config.compiler.path {
+            Some(path) => path.clone(),
+            None => std::env::current_exe().context("find wisp itself")?,
+        };
+        Cache::new(&config.cache.dir)
+            .load(
+                &digest,
+                &mut || {
+                    let mut again = file.try_clone()?;
+                    again.rewind()?;
+                    Ok(Box::new(again) as Box<dyn Read>)
+                },
+                &Compiler::new(compiler, config.compiler.timeout()),
+            )
+            .with_context(name)
+    }
+}
+
+impl FromStr for Dir {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (paths, writable) = match text.rsplit_once(':') {
+            Some((paths, "ro")) => (paths, false),
+            Some((paths, "rw")) => (paths, true),
+            _ => (text, true),
+        };
+        let (host, guest) = match paths.rsplit_once(':') {
+            Some((host, guest)) => (host, guest.to_owned()),
+            None => (paths, own_path(Path::new(paths))?),
+        };
+        if host.is_empty() {
+            return Err("write HOST:GUEST, then :ro or :rw".into());
+        }
+        if !guest.starts_with('/') || guest.split('/').any(|part| part == "..") {
+            return Err(format!(
+                "{guest:?} must be an absolute path without .., as the program sees it; after it \
+                 comes ro or rw"
+            ));
+        }
+        Ok(Self {
+            host: host.into(),
+            guest,
+            writable,
+        })
+    }
+}
+
+/// Where a directory is for the guest if nobody says so: `./data` at `/data`.
+fn own_path(host: &Path) -> Result<String, String> {
+    let mut guest = String::new();
+    for part in host.components() {
+        match part {
+            Component::Normal(part) => {
+                guest.push('/');
+                guest.push_str(part.to_str().ok_or("the path is not valid UTF-8")?);
+            }
+            Component::ParentDir => {
+                return Err("say where the program finds it: HOST:GUEST".into());
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Ok(if guest.is_empty() { "/".into() } else { guest })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn dir(host: &str, guest: &str, writable: bool) -> Result<Dir, String> {
+        Ok(Dir {
+            host: host.into(),
+            guest: guest.into(),
+            writable,
+        })
+    }
+
+    #[test]
+    fn a_directory_has_a_place_and_a_mode() {
+        assert_eq!("data:/d:ro".parse(), dir("data", "/d", false));
+        assert_eq!("data:/d:rw".parse(), dir("data", "/d", true));
+        assert_eq!("data:/d".parse(), dir("data", "/d", true));
+        assert_eq!("./data:ro".parse(), dir("./data", "/data", false));
+        assert_eq!("/srv/data".parse(), dir("/srv/data", "/srv/data", true));
+        assert_eq!(".".parse(), dir(".", "/", true));
+        assert_eq!("..:/up".parse(), dir("..", "/up", true));
+        assert_eq!("a:b:/c".parse(), dir("a:b", "/c", true));
+    }
+
+    #[test]
+    fn a_directory_without_a_clear_place_is_refused() {
+        for text in ["", ":/d", "a:b", "a:/b:r", "..", "a:/../b", "a:"] {
+            assert!(text.parse::<Dir>().is_err(), "{text}");
+        }
+    }
+}
