@@ -7,7 +7,9 @@ use libcontainer::container::Container;
 use log::warn;
 use nix::errno::Errno;
 use nix::mount::{MntFlags, umount2};
+use oci_spec::runtime::Spec;
 
+use crate::cgroup::Cgroup;
 use crate::error::ContainerError;
 
 /// An OCI bundle as containerd lays it out, and wisp's own folder inside it.
@@ -77,6 +79,21 @@ impl Bundle {
         container
             .start()
             .map_err(|source| ContainerError::library("start", id, source))
+    }
+
+    /// Removes a container whose creation was cut short at any point: kills
+    /// what is in its cgroup, whether libcontainer knows of it or not, and
+    /// removes everything.
+    ///
+    /// # Errors
+    /// The first thing that could not be removed; the rest is removed anyway.
+    pub fn abandon(&self, id: &str) -> Result<(), ContainerError> {
+        let cgroup = match Spec::load(self.config()) {
+            // Without wisp's own folder nothing was put into a cgroup yet.
+            Ok(spec) if self.own().exists() => Cgroup::of(&spec, id).remove(),
+            _ => Ok(()),
+        };
+        self.remove(id).and(cgroup)
     }
 
     /// Removes what a stopped (or dead) container left: its processes, cgroup,

@@ -12,6 +12,9 @@ use oci_spec::runtime::Spec;
 
 use crate::error::{ContainerError, chain};
 
+/// How often a cgroup is looked at again for processes that were forked since.
+const ROUNDS: usize = 5;
+
 /// Which cgroup a container is in.
 #[derive(Clone, Debug)]
 pub struct Cgroup {
@@ -87,13 +90,33 @@ impl Cgroup {
         Ok(pids.into_iter().map(|pid| pid.as_raw()).collect())
     }
 
+    /// Kills whatever is in the cgroup and removes it; none there is fine.
+    ///
+    /// # Errors
+    /// When it does not go away within a second or two.
+    pub fn remove(&self) -> Result<(), ContainerError> {
+        let mut result = Ok(());
+        // A process that is being forked into it shows up between two looks.
+        for _ in 0..ROUNDS {
+            self.kill_all(libc::SIGKILL)?;
+            result = self
+                .manager()?
+                .remove()
+                .map_err(|error| self.error("remove the cgroup of", &error));
+            if result.is_ok() {
+                break;
+            }
+        }
+        result
+    }
+
     /// Sends `signal` to every process in the cgroup. SIGKILL is repeated
     /// until none is left that was forked meanwhile.
     ///
     /// # Errors
     /// When the cgroup cannot be read or the kernel refuses.
     pub fn kill_all(&self, signal: i32) -> Result<(), ContainerError> {
-        let rounds = if signal == libc::SIGKILL { 5 } else { 1 };
+        let rounds = if signal == libc::SIGKILL { ROUNDS } else { 1 };
         for _ in 0..rounds {
             let pids = self.pids()?;
             if pids.is_empty() {

@@ -30,11 +30,21 @@ pub enum ContainerError {
     #[error(transparent)]
     Image(#[from] wisp_image::ImageError),
     /// The program cannot be compiled or its AOT code not be had.
-    #[error(transparent)]
-    Aot(#[from] wisp_aot::AotError),
+    #[error("{program}: {source}")]
+    Aot {
+        /// Its path in the image, or its layer.
+        program: String,
+        /// Why.
+        source: wisp_aot::AotError,
+    },
     /// The program cannot be linked.
-    #[error(transparent)]
-    Engine(#[from] wisp_engine::EngineError),
+    #[error("{program}: {source}")]
+    Engine {
+        /// Its path in the image, or its layer.
+        program: String,
+        /// Why.
+        source: wisp_engine::EngineError,
+    },
     /// The spec's seccomp profile cannot be applied.
     #[error("linux.seccomp: {0}")]
     Seccomp(String),

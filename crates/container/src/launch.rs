@@ -29,8 +29,8 @@ pub struct Stdio {
 #[derive(Debug)]
 pub struct Launch {
     control: BufReader<UnixStream>,
-    /// The short-lived process that creates the container.
-    pub creator: u32,
+    id: String,
+    creator: u32,
 }
 
 /// Starts the init role for `request` with `stdio` as the container's streams.
@@ -78,6 +78,7 @@ pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, Con
         .map_err(init_error("send the request"))?;
     Ok(Launch {
         control: BufReader::new(control),
+        id: request.id.clone(),
         creator: child.id(),
     })
 }
@@ -100,12 +101,21 @@ impl Launch {
                 return Ok(None);
             }
             match serde_json::from_str(&line) {
-                Ok(Report::Warning(text)) => warn!("{text}"),
+                Ok(Report::Warning(text)) => warn!("container {}: {text}", self.id),
                 Ok(report) => return Ok(Some(report)),
                 Err(error) => {
                     return Err(ContainerError::Init(format!("malformed report: {error}")));
                 }
             }
+        }
+    }
+
+    /// Kills the process that creates the container. What it has made so far is
+    /// for [`Bundle::abandon`](crate::Bundle::abandon).
+    pub fn kill(&self) {
+        let pid = i32::try_from(self.creator).unwrap_or_default();
+        if let Err(errno) = crate::cgroup::send(pid, libc::SIGKILL) {
+            warn!("container {}: kill its creator: {errno}", self.id);
         }
     }
 

@@ -13,9 +13,7 @@ use containerd_shim::Flags;
 use containerd_shim::protos::api::DeleteResponse;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::protobuf::{Message, MessageField};
-use oci_spec::runtime::Spec;
 use wisp_container::Bundle;
-use wisp_container::cgroup::Cgroup;
 
 /// Runs the role. The bundle is the working directory, or `-bundle`.
 ///
@@ -28,15 +26,7 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         PathBuf::from(&flags.bundle)
     };
     let bundle = Bundle::new(&path);
-    let mut removed = Ok(());
-    if let Ok(spec) = Spec::load(bundle.config()) {
-        // libcontainer's state may be missing if the daemon died early.
-        let cgroup = Cgroup::of(&spec, &flags.id);
-        if bundle.own().exists() {
-            removed = cgroup.kill_all(libc::SIGKILL);
-        }
-    }
-    removed = bundle.remove(&flags.id).and(removed);
+    let removed = bundle.abandon(&flags.id);
     remove_stale_socket(&path);
 
     let now = SystemTime::now()

@@ -8,6 +8,7 @@
 mod groups;
 mod jail;
 mod native;
+mod streams;
 mod wasm;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -49,7 +50,7 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
         }
         Err(error) => {
             let mut text = error.to_string();
-            if let Err(undo) = bundle.remove(&request.id) {
+            if let Err(undo) = bundle.abandon(&request.id) {
                 text = format!("{text} (and cleaning up after it: {undo})");
             }
             control.report(&Report::Failed(text));

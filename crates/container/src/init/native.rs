@@ -11,6 +11,7 @@ use libcontainer::workload::{
 use oci_spec::runtime::Spec;
 use seccompiler::BpfProgram;
 
+use super::streams::Streams;
 use crate::control::{Control, Report};
 use crate::error::ContainerError;
 use crate::seccomp;
@@ -21,6 +22,7 @@ use crate::seccomp;
 pub struct Native {
     filters: Rc<Vec<BpfProgram>>,
     control: Rc<Control>,
+    streams: Rc<Streams>,
 }
 
 impl Native {
@@ -33,6 +35,7 @@ impl Native {
         Ok(Self {
             filters: Rc::new(filters),
             control: Rc::new(control),
+            streams: Rc::new(Streams::save()?),
         })
     }
 }
@@ -49,7 +52,10 @@ pub fn spec(spec: &Spec, root: &Path) -> Spec {
 
 impl Executor for Native {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let result = seccomp::install(&self.filters)
+        let result = self
+            .streams
+            .restore()
+            .and_then(|()| seccomp::install(&self.filters))
             .map_err(|e| ExecutorError::Other(e.to_string()))
             .and_then(|()| DefaultExecutor {}.exec(spec));
         if let Err(error) = &result {

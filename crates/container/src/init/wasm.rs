@@ -20,6 +20,7 @@ use wisp_engine::{HostPreopen, Prepared, Setup, World};
 use wisp_image::Program;
 
 use super::jail;
+use super::streams::Streams;
 use crate::bundle::Bundle;
 use crate::control::{Control, Report};
 use crate::error::ContainerError;
@@ -37,6 +38,7 @@ struct Guest {
     preopens: Vec<HostPreopen>,
     filters: Vec<BpfProgram>,
     control: Control,
+    streams: Streams,
     keep: Vec<RawFd>,
 }
 
@@ -67,11 +69,15 @@ pub fn prepare(
         spec,
         &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
     )?;
-    let artifact = compile(program, config)?;
+    let (name, artifact) = compile(program, config)?;
     if let Some(warning) = &artifact.warning {
         control.report(&Report::Warning(warning.clone()));
     }
-    let prepared = wisp_engine::prepare(artifact.file)?;
+    let prepared =
+        wisp_engine::prepare(artifact.file).map_err(|source| ContainerError::Engine {
+            program: name,
+            source,
+        })?;
     let is_command = matches!(prepared.world(), World::Command(_));
     let spec = jail::spec(
         spec,
@@ -84,6 +90,7 @@ pub fn prepare(
     let control = control
         .try_clone()
         .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
+    let streams = Streams::save()?;
     // What is open now, the guest needs (the mapped AOT file, the control
     // socket); what libcontainer opens from here on, it does not.
     let keep = open_descriptors()
@@ -94,6 +101,7 @@ pub fn prepare(
         grant: granted,
         filters,
         control,
+        streams,
         keep,
     };
     let executor = Wasm {
@@ -134,41 +142,51 @@ fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError
     Ok(grant(&request)?)
 }
 
-fn compile(program: Program, config: &Config) -> Result<wisp_aot::Artifact, ContainerError> {
+/// The program's AOT code, and what to call the program in messages.
+fn compile(
+    program: Program,
+    config: &Config,
+) -> Result<(String, wisp_aot::Artifact), ContainerError> {
     let cache = Cache::new(&config.cache.dir);
     let compiler = Compiler::from_config(config);
-    match program {
+    let (name, result) = match program {
         Program::RootfsWasm { mut file, path } => {
-            let read = |source| ContainerError::Io {
+            let digest = Digest::of(&mut file).map_err(|source| ContainerError::Io {
                 what: "read",
                 path: PathBuf::from(&path),
                 source,
+            })?;
+            let mut again = || {
+                let mut again = file.try_clone()?;
+                again.rewind()?;
+                Ok(Box::new(again) as Box<dyn Read>)
             };
-            let digest = Digest::of(&mut file).map_err(&read)?;
-            Ok(cache.load(
-                &digest,
-                &mut || {
-                    let mut again = file.try_clone()?;
-                    again.rewind()?;
-                    Ok(Box::new(again) as Box<dyn Read>)
-                },
-                &compiler,
-            )?)
+            (path, cache.load(&digest, &mut again, &compiler))
         }
         Program::LayerWasm(layer) => {
+            let name = match &layer.title {
+                Some(title) => format!("Wasm layer {title} ({})", layer.digest),
+                None => format!("Wasm layer {}", layer.digest),
+            };
             let digest = layer
                 .digest
                 .parse()
-                .map_err(|e| ContainerError::Unsupported(format!("{}: {e}", layer.digest)))?;
-            Ok(cache.load(
-                &digest,
-                &mut || layer.open().map_err(io::Error::other),
-                &compiler,
-            )?)
+                .map_err(|e| ContainerError::Unsupported(format!("{name}: {e}")))?;
+            let mut open = || layer.open().map_err(io::Error::other);
+            (name, cache.load(&digest, &mut open, &compiler))
         }
-        Program::Native => Err(ContainerError::Init(
-            "a native program has nothing to compile".into(),
-        )),
+        Program::Native => {
+            return Err(ContainerError::Init(
+                "a native program has nothing to compile".into(),
+            ));
+        }
+    };
+    match result {
+        Ok(artifact) => Ok((name, artifact)),
+        Err(source) => Err(ContainerError::Aot {
+            program: name,
+            source,
+        }),
     }
 }
 
@@ -204,6 +222,7 @@ impl Executor for Wasm {
             preopens,
             filters,
             control,
+            streams,
             keep,
         } = guest;
         let failed = |reason: String| {
@@ -211,6 +230,7 @@ impl Executor for Wasm {
             ExecutorError::Other(reason)
         };
         close_all_but(&keep).map_err(|e| failed(format!("close inherited descriptors: {e}")))?;
+        streams.restore().map_err(|e| failed(e.to_string()))?;
         seccomp::install(&filters).map_err(|e| failed(e.to_string()))?;
         let code = prepared.run(Setup {
             grant,

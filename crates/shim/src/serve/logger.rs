@@ -9,12 +9,13 @@ use log::{LevelFilter, Log, Metadata, Record};
 
 struct FifoLogger {
     file: File,
+    namespace: String,
     pod: String,
 }
 
 /// Installs the logger. Without a FIFO (not started by containerd) there is no
 /// log; that is no reason not to serve.
-pub fn init(pod: &str, debug: bool) {
+pub fn init(namespace: &str, pod: &str, debug: bool) {
     // Both ways, so that a restart of containerd does not close our end.
     // Never waiting: a log nobody reads must not stop the pod.
     let Ok(file) = OpenOptions::new()
@@ -27,6 +28,7 @@ pub fn init(pod: &str, debug: bool) {
     };
     let logger = FifoLogger {
         file,
+        namespace: namespace.to_owned(),
         pod: pod.to_owned(),
     };
     if log::set_boxed_logger(Box::new(logger)).is_ok() {
@@ -48,7 +50,7 @@ impl Log for FifoLogger {
     fn log(&self, record: &Record) {
         if self.enabled(record.metadata()) {
             // One write a line, so that lines of several daemons do not mix.
-            let line = line(&self.pod, record);
+            let line = line(&self.namespace, &self.pod, record);
             let _ = (&self.file).write_all(line.as_bytes());
         }
     }
@@ -56,10 +58,11 @@ impl Log for FifoLogger {
     fn flush(&self) {}
 }
 
-/// A line in the form of containerd's own log (logfmt).
-fn line(pod: &str, record: &Record) -> String {
+/// A line in the form of containerd's own log (logfmt). Messages that are about
+/// one container of the pod name it.
+fn line(namespace: &str, pod: &str, record: &Record) -> String {
     format!(
-        "time={} level={} msg={:?} runtime=wisp pod={pod}\n",
+        "time={} level={} msg={:?} namespace={namespace} pod={pod} runtime=wisp\n",
         rfc3339(&super::task::now()),
         record.level().as_str().to_lowercase(),
         record.args().to_string(),
@@ -94,8 +97,8 @@ mod tests {
             .args(format_args!("two\nlines"))
             .level(log::Level::Warn)
             .build();
-        let text = line("pod1", &record);
-        assert!(text.ends_with("level=warn msg=\"two\\nlines\" runtime=wisp pod=pod1\n"), "{text}");
+        let text = line("k8s.io", "pod1", &record);
+        assert!(text.ends_with("level=warn msg=\"two\\nlines\" namespace=k8s.io pod=pod1 runtime=wisp\n"), "{text}");
         assert_eq!(text.matches('\n').count(), 1);
     }
 

@@ -43,7 +43,7 @@ pub fn run(listener: RawFd, flags: &Flags) -> anyhow::Result<ExitCode> {
         nix::fcntl::FcntlArg::F_SETFD(nix::fcntl::FdFlag::FD_CLOEXEC),
     )
     .context("take the listener")?;
-    logger::init(&flags.id, flags.debug);
+    logger::init(&flags.namespace, &flags.id, flags.debug);
     become_subreaper().context("become a subreaper")?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -81,9 +81,11 @@ async fn serve(listener: UnixListener, flags: &Flags) -> anyhow::Result<()> {
 
     let mut terminate = signal(SignalKind::terminate()).context("handle SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("handle SIGINT")?;
+    let end = service.shut_down();
+    tokio::pin!(end);
     loop {
         let name = tokio::select! {
-            () = service.shut_down() => break,
+            () = &mut end => break,
             _ = terminate.recv() => "SIGTERM",
             _ = interrupt.recv() => "SIGINT",
         };

@@ -4,7 +4,9 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use containerd_shim::TtrpcResult;
@@ -29,8 +31,27 @@ use super::reaper::Reaper;
 use super::stdio::{Kept, Owner, Streams};
 use super::task::{Created, Task, TaskError};
 
-/// The pod's containers. `None` is one that is being created.
-type Table = HashMap<String, Option<Arc<Task>>>;
+/// The pod's containers.
+type Table = HashMap<String, Slot>;
+
+#[derive(Clone, Debug)]
+enum Slot {
+    /// Being created; Delete cuts that short.
+    Creating(Arc<Creation>),
+    /// There.
+    Ready(Arc<Task>),
+}
+
+/// A Create under way.
+#[derive(Debug, Default)]
+struct Creation {
+    cancel: Notify,
+    ended: Notify,
+}
+
+/// A daemon that nobody has called for this long was started by a `start` that
+/// containerd gave up, and nobody knows of it.
+const UNCALLED: Duration = Duration::from_secs(10);
 
 /// Implements the task API.
 #[derive(Debug)]
@@ -40,6 +61,7 @@ pub struct Service {
     reaper: Reaper,
     publisher: Publisher,
     tasks: Mutex<Table>,
+    called: AtomicBool,
     shutdown: Notify,
 }
 
@@ -57,27 +79,44 @@ impl Service {
             reaper,
             publisher,
             tasks: Mutex::default(),
+            called: AtomicBool::new(false),
             shutdown: Notify::new(),
         }
     }
 
-    /// Waits until containerd has asked for the end.
+    /// Waits until containerd has asked for the end, or has never called.
     pub async fn shut_down(&self) {
-        self.shutdown.notified().await;
+        let asked = self.shutdown.notified();
+        tokio::pin!(asked);
+        tokio::select! {
+            () = &mut asked => return,
+            () = tokio::time::sleep(UNCALLED) => {}
+        }
+        if self.called.load(Ordering::Relaxed) {
+            asked.await;
+        } else {
+            warn!("nobody has called within {UNCALLED:?}");
+        }
     }
 
     /// Whether no container is left.
     pub fn is_idle(&self) -> bool {
-        self.table().is_empty()
+        self.tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .is_empty()
     }
 
     fn table(&self) -> MutexGuard<'_, Table> {
+        self.called.store(true, Ordering::Relaxed);
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn task(&self, id: &str, exec_id: &str) -> Result<Arc<Task>, ttrpc::Error> {
-        let task = self.table().get(id).cloned().flatten();
-        let task = task.ok_or_else(|| status(Code::NOT_FOUND, format!("container {id} not found")))?;
+        let slot = self.table().get(id).cloned();
+        let Some(Slot::Ready(task)) = slot else {
+            return Err(not_found(id));
+        };
         if exec_id.is_empty() {
             Ok(task)
         } else {
@@ -88,7 +127,11 @@ impl Service {
         }
     }
 
-    async fn create_task(&self, request: CreateTaskRequest) -> Result<Arc<Task>, ttrpc::Error> {
+    async fn create_task(
+        &self,
+        request: CreateTaskRequest,
+        creation: &Creation,
+    ) -> Result<Arc<Task>, ttrpc::Error> {
         if !request.checkpoint.is_empty() {
             return Err(unimplemented("Create from a checkpoint"));
         }
@@ -129,8 +172,17 @@ impl Service {
         let starting = self.reaper.starting();
         let made = async {
             let mut launch = launch(&create, stdio).await?;
-            let (pid, kind) = launch.created().await?;
-            Ok::<_, TaskError>((launch, pid, kind))
+            let created = tokio::select! {
+                created = launch.created() => Some(created?),
+                () = creation.cancel.notified() => None,
+            };
+            match created {
+                Some((pid, kind)) => Ok((launch, pid, kind)),
+                None => {
+                    launch.kill();
+                    Err(TaskError::Deleted(create.id.clone()))
+                }
+            }
         }
         .await;
         match made {
@@ -158,7 +210,7 @@ impl Service {
 
     /// The init role cleans up after itself; this is for one that was killed.
     async fn undo(&self, create: &CreateRequest, kept: Kept) {
-        if let Err(error) = Bundle::new(&create.bundle).remove(&create.id) {
+        if let Err(error) = Bundle::new(&create.bundle).abandon(&create.id) {
             warn!("container {}: {error}", create.id);
         }
         kept.close().await;
@@ -167,6 +219,10 @@ impl Service {
 
 fn status(code: Code, text: impl Into<String>) -> ttrpc::Error {
     ttrpc::Error::RpcStatus(get_status(code, text.into()))
+}
+
+fn not_found(id: &str) -> ttrpc::Error {
+    status(Code::NOT_FOUND, format!("container {id} not found"))
 }
 
 fn unimplemented(what: &str) -> ttrpc::Error {
@@ -193,6 +249,7 @@ impl TaskApi for Service {
         request: CreateTaskRequest,
     ) -> TtrpcResult<CreateTaskResponse> {
         let id = request.id.clone();
+        let creation = Arc::new(Creation::default());
         {
             let mut table = self.table();
             if table.contains_key(&id) {
@@ -201,12 +258,14 @@ impl TaskApi for Service {
                     format!("container {id} already exists"),
                 ));
             }
-            table.insert(id.clone(), None);
+            table.insert(id.clone(), Slot::Creating(creation.clone()));
         }
-        match self.create_task(request).await {
+        let created = self.create_task(request, &creation).await;
+        creation.ended.notify_waiters();
+        match created {
             Ok(task) => {
                 let pid = task.pid();
-                self.table().insert(id, Some(task));
+                self.table().insert(id, Slot::Ready(task));
                 Ok(CreateTaskResponse {
                     pid,
                     ..CreateTaskResponse::default()
@@ -273,6 +332,14 @@ impl TaskApi for Service {
         _: &TtrpcContext,
         request: DeleteRequest,
     ) -> TtrpcResult<DeleteResponse> {
+        let slot = self.table().get(&request.id).cloned();
+        if let Some(Slot::Creating(creation)) = slot {
+            // The caller of Create has gone away. Whoever asks next must find
+            // neither the container nor what was made of it so far.
+            let ended = creation.ended.notified();
+            creation.cancel.notify_one();
+            ended.await;
+        }
         let task = self.task(&request.id, &request.exec_id)?;
         let exit = task.delete().await.map_err(|error| refused(&error))?;
         self.table().remove(&request.id);
@@ -314,6 +381,7 @@ impl TaskApi for Service {
         _: &TtrpcContext,
         request: ConnectRequest,
     ) -> TtrpcResult<ConnectResponse> {
+        self.called.store(true, Ordering::Relaxed);
         Ok(ConnectResponse {
             shim_pid: std::process::id(),
             // containerd also connects where there is no task (yet).

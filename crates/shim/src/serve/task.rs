@@ -1,7 +1,7 @@
 //! One container in the daemon: its state, and what moves it on.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim::protos::api::Status;
 use containerd_shim::protos::events::task::{
@@ -17,6 +17,9 @@ use wisp_container::{Bundle, ContainerError, Launch, ProgramKind};
 
 use super::events::{Event, Publisher};
 use super::stdio::{Kept, Streams};
+
+/// How long a process that reported why it cannot run may take to end.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How a container ended.
 #[derive(Clone, Debug)]
@@ -241,8 +244,15 @@ impl Task {
         if let Err(error) = self.lock_kept().hold_stdin() {
             warn!("container {}: {error:#}", self.id);
         }
-        self.bundle.start(&self.id)?;
-        launch.running().await?;
+        let running = match self.bundle.start(&self.id) {
+            Ok(()) => launch.running().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = running {
+            drop(life);
+            self.end_failed_start().await;
+            return Err(error.into());
+        }
         *self.started.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.publisher.publish(&Event::Start(TaskStart {
             container_id: self.id.clone(),
@@ -251,6 +261,18 @@ impl Task {
         }));
         debug!("container {}: started", self.id);
         Ok(())
+    }
+
+    /// A failed Start is answered with the process gone: its client deletes the
+    /// container next, which needs it stopped.
+    async fn end_failed_start(&self) {
+        if tokio::time::timeout(LAST_WORDS, self.wait()).await.is_ok() {
+            return;
+        }
+        match self.kill(libc::SIGKILL, false) {
+            Ok(()) => drop(self.wait().await),
+            Err(error) => warn!("{error}"),
+        }
     }
 
     /// Sends `signal` to the first process, or to all.
