@@ -43,7 +43,10 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<Outcome, ()>
     };
     let (surroundings, runtime) = match prepared() {
         Ok(prepared) => prepared,
-        Err(reason) => return Err(ready(Err(reason))),
+        Err(reason) => {
+            ready(Err(reason));
+            return Err(());
+        }
     };
     let outcome = match program {
         Program::Module(pre) => {
@@ -84,7 +87,10 @@ fn store<T: 'static>(
             store.set_epoch_deadline(NEVER);
             Ok((store, ready))
         }
-        Err(reason) => Err(ready(Err(reason))),
+        Err(reason) => {
+            ready(Err(reason));
+            Err(())
+        }
     }
 }
 
