@@ -24,6 +24,10 @@ pub fn cases() -> Vec<Case> {
             ),
             ("an image that `wisp pack --artifact` made runs", packed),
             (
+                "an artifact with files that `wisp pack` made runs",
+                packed_with_files,
+            ),
+            (
                 "tar layers beside the Wasm layer are the guest's files",
                 beside_files,
             ),
@@ -90,6 +94,24 @@ fn in_index(test: &Test<'_>) -> Result<()> {
 fn packed(test: &Test<'_>) -> Result<()> {
     let image = test.packed("artifact", &paths::guest("hello")?, &["--artifact"])?;
     says_hello(test, &image)
+}
+
+fn packed_with_files(test: &Test<'_>) -> Result<()> {
+    let note = test.file("note", "a note\n")?;
+    let image = test.packed(
+        "artifact-files",
+        &paths::guest("tour")?,
+        &[
+            "--artifact",
+            "--layer-type",
+            "wasm",
+            "--add",
+            &format!("{}:/etc/note", note.display()),
+        ],
+    )?;
+    let ended = test.run(&image).args(&["read", "/etc/note"]).ctr()?;
+    ensure!(ended.code == 0 && ended.out() == "a note\n", "{ended:?}");
+    Ok(())
 }
 
 fn beside_files(test: &Test<'_>) -> Result<()> {

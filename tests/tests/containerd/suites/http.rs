@@ -2,9 +2,11 @@
 
 use super::Case;
 use anyhow::{Context, Result, ensure};
+use containerd_client::types::v1::Status;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
+use wisp_tests::api::Streams;
 use wisp_tests::http::{self, Response};
 use wisp_tests::wait::{self, PATIENCE};
 use wisp_tests::{Run, Running, Test, paths};
@@ -39,6 +41,7 @@ pub fn cases() -> Vec<Case> {
                 "a port in use makes start fail with that reason",
                 port_in_use,
             ),
+            ("a start that failed leaves a stopped task", failed_start),
             (
                 "the environment may choose the address, and the annotation wins",
                 addresses,
@@ -258,6 +261,25 @@ fn port_in_use(test: &Test<'_>) -> Result<()> {
         );
     }
     Ok(())
+}
+
+fn failed_start(test: &Test<'_>) -> Result<()> {
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let image = test.image("http-02")?;
+    let id = test
+        .run(&image)
+        .net_host()
+        .annotation("io.wisp.http.listen", &taken.local_addr()?.to_string())
+        .create()?;
+    let api = test.api()?;
+    api.create(&id, &Streams::default())?;
+    let error = api.start(&id).err().context("started")?;
+    ensure!(format!("{error:#}").contains("in use"), "{error:#}");
+    // Clients delete at once, which needs a task that has ended.
+    let (status, _, _) = api.state(&id)?;
+    ensure!(status == Status::Stopped, "{status:?} after a failed start");
+    api.delete(&id)?;
+    test.ctr_ok(&["container", "rm", &id]).map(drop)
 }
 
 fn addresses(test: &Test<'_>) -> Result<()> {
