@@ -107,6 +107,11 @@ impl Containerd {
         self.dir.path().join("root")
     }
 
+    /// The file with the settings of wisp, which `WISP_CONFIG` names to its shims.
+    pub fn settings(&self) -> PathBuf {
+        self.dir.path().join("wisp.toml")
+    }
+
     /// The directory of compiled code that its containers share.
     pub fn cache(&self) -> PathBuf {
         self.dir.path().join("aot")

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use std::fs;
 use std::time::{SystemTime, UNIX_EPOCH};
 use wisp_tests::wait::PATIENCE;
-use wisp_tests::{Running, Test};
+use wisp_tests::{Running, Test, oci, paths};
 
 pub fn cases() -> Vec<Case> {
     super::cases(
@@ -17,6 +17,10 @@ pub fn cases() -> Vec<Case> {
             ("a 0.3 command says hello and exits 0", hello_03),
             ("a C program says hello and gets its arguments", hello_c),
             ("a Go program says hello and gets its arguments", hello_go),
+            (
+                "of an image for several platforms this machine's program runs",
+                platforms,
+            ),
             ("arguments arrive as they are", arguments),
             ("the environment is the container's", environment),
             ("clocks and randomness work", clocks_and_random),
@@ -110,6 +114,23 @@ fn hello_go(test: &Test<'_>) -> Result<()> {
         &["one"],
         "hello from Go\nargument 1: one\n",
     )
+}
+
+fn platforms(test: &Test<'_>) -> Result<()> {
+    let ours = format!("linux/{}", oci::architecture());
+    let module = paths::guest("hello-module")?;
+    let more = [
+        &module.display().to_string(),
+        "--platform",
+        &ours,
+        "--platform",
+        "linux/s390x",
+    ];
+    let image = test.packed("platforms", &paths::guest("hello")?, &more)?;
+    let ended = test.run(&image).ctr()?;
+    ensure!(ended.code == 0, "{ended:?}");
+    ensure!(ended.out() == "hello from a component\n", "{ended:?}");
+    Ok(())
 }
 
 fn arguments(test: &Test<'_>) -> Result<()> {

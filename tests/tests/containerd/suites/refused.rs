@@ -9,8 +9,9 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 use wisp_tests::api::Streams;
+use wisp_tests::images::Images;
 use wisp_tests::oci::{Entry, Image};
-use wisp_tests::{Run, Test, command, paths};
+use wisp_tests::{Containerd, Run, Test, command, paths};
 
 pub fn cases() -> Vec<Case> {
     super::cases(
@@ -31,6 +32,10 @@ pub fn cases() -> Vec<Case> {
             ("a link out of the root file system", link_out),
             ("a directory as the program", directory),
             ("a configuration that is not TOML", malformed_config),
+            (
+                "a configuration of the node that is not TOML",
+                malformed_node_config,
+            ),
             ("a configuration with an unknown setting", unknown_setting),
             ("a configuration that is not there", missing_config),
             ("a compiler that is not there", missing_compiler),
@@ -177,17 +182,24 @@ fn host_file(test: &Test<'_>) -> Result<PathBuf> {
 
 fn path_out(test: &Test<'_>) -> Result<()> {
     let image = test.image("hello")?;
-    let outside = format!("/../../../../../../../..{}", host_file(test)?.display());
-    let id = test.run(&image).create_with(|spec| {
-        spec["process"]["args"] = serde_json::json!([outside]);
-    })?;
-    let ended = test.ctr(&["task", "start", &id])?;
-    ensure!(
-        ended.code != 0 && ended.stdout.is_empty(),
-        "it ran: {ended:?}"
-    );
-    ensure!(ended.err().contains("host.wasm"), "{}", ended.err());
-    test.ctr_ok(&["container", "rm", &id]).map(drop)
+    let host = host_file(test)?.display().to_string();
+    for outside in [
+        format!("/../../../../../../../..{host}"),
+        format!("../../../../../../../..{host}"),
+        host,
+    ] {
+        let id = test.run(&image).create_with(|spec| {
+            spec["process"]["args"] = serde_json::json!([outside]);
+        })?;
+        let ended = test.ctr(&["task", "start", &id])?;
+        ensure!(
+            ended.code != 0 && ended.stdout.is_empty(),
+            "it ran: {ended:?}"
+        );
+        ensure!(ended.err().contains("host.wasm"), "{}", ended.err());
+        test.ctr_ok(&["container", "rm", &id])?;
+    }
+    Ok(())
 }
 
 fn link_out(test: &Test<'_>) -> Result<()> {
@@ -226,6 +238,22 @@ fn malformed_config(test: &Test<'_>) -> Result<()> {
     let path = test.dir().join("config.toml").display().to_string();
     let run = test.run(&image).config("[cache]\ndir = \n")?;
     refused(run, &[&path, "line 2"])
+}
+
+fn malformed_node_config(shared: &Test<'_>) -> Result<()> {
+    // Nobody else's containerd: WISP_CONFIG is the same for all of its shims.
+    let node = Containerd::start(shared.node.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let image = test.image("hello")?;
+    fs::write(node.settings(), "cache = [\n")?;
+    refused(
+        test.run(&image),
+        &[&node.settings().display().to_string(), "line 1"],
+    )?;
+    fs::remove_file(node.settings())?;
+    refused(test.run(&image), &[&node.settings().display().to_string()])?;
+    test.nothing_left()
 }
 
 fn unknown_setting(test: &Test<'_>) -> Result<()> {
