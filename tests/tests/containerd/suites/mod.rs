@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod commands;
+mod endings;
 mod files;
 mod http;
 mod lifecycle;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Case> {
     [
         native::cases(),
         commands::cases(),
+        endings::cases(),
         refused::cases(),
         artifacts::cases(),
         files::cases(),
