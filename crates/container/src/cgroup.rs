@@ -159,7 +159,11 @@ fn split_systemd(path: &Path) -> Option<(&str, &str, &str)> {
 /// Where systemd would put the scope `prefix-name` of `slice`: a slice named
 /// `a-b.slice` is inside `a.slice` (systemd.slice(5)).
 fn systemd_as_path(slice: &str, prefix: &str, name: &str) -> PathBuf {
-    let slice = if slice.is_empty() { "system.slice" } else { slice };
+    let slice = if slice.is_empty() {
+        "system.slice"
+    } else {
+        slice
+    };
     let mut path = PathBuf::from("/");
     let stem = slice.strip_suffix(".slice").unwrap_or(slice);
     if stem != "-" {
@@ -203,7 +207,10 @@ mod tests {
                 "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice/cri-abc.scope"
             )
         );
-        assert_eq!(systemd_as_path("-.slice", "", "abc"), Path::new("/abc.scope"));
+        assert_eq!(
+            systemd_as_path("-.slice", "", "abc"),
+            Path::new("/abc.scope")
+        );
         assert_eq!(
             systemd_as_path("", "p", "n"),
             Path::new("/system.slice/p-n.scope")

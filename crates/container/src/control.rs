@@ -136,7 +136,10 @@ mod tests {
         control.report(&report);
         let mut line = String::new();
         BufReader::new(&daemon).read_line(&mut line).expect("line");
-        assert_eq!(serde_json::from_str::<Report>(&line).expect("decode"), report);
+        assert_eq!(
+            serde_json::from_str::<Report>(&line).expect("decode"),
+            report
+        );
     }
 
     #[test]

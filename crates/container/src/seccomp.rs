@@ -135,10 +135,7 @@ fn condition(arg: &LinuxSeccompArg) -> Result<SeccompCondition, ContainerError> 
         .map_err(|e| ContainerError::Seccomp(e.to_string()))
 }
 
-fn action(
-    action: LinuxSeccompAction,
-    errno: Option<u32>,
-) -> Result<SeccompAction, ContainerError> {
+fn action(action: LinuxSeccompAction, errno: Option<u32>) -> Result<SeccompAction, ContainerError> {
     use LinuxSeccompAction as Act;
     // EPERM is the spec's default for actions with a number.
     let errno = errno.unwrap_or(libc::EPERM.unsigned_abs());
@@ -209,7 +206,9 @@ mod tests {
         // The filter binds only the thread that installs it.
         let errno = std::thread::spawn(move || {
             install(&programs).expect("install");
-            std::fs::create_dir(target).expect_err("denied").raw_os_error()
+            std::fs::create_dir(target)
+                .expect_err("denied")
+                .raw_os_error()
         })
         .join()
         .expect("thread");

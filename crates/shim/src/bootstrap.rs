@@ -174,7 +174,10 @@ mod tests {
     #[test]
     fn each_version_gets_its_form() {
         let address = "unix:///run/x";
-        assert_eq!(Answer::Bare.encode(address).expect("bare"), address.as_bytes());
+        assert_eq!(
+            Answer::Bare.encode(address).expect("bare"),
+            address.as_bytes()
+        );
         let json: serde_json::Value =
             serde_json::from_slice(&Answer::Json(3).encode(address).expect("json")).expect("json");
         assert_eq!(json["version"], 3);

@@ -66,10 +66,22 @@ mod tests {
     #[test]
     fn versions_are_found_among_other_words() {
         for (text, major) in [
-            ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3", Some(1)),
-            ("containerd github.com/containerd/containerd v1.7.20 8fc6bcff", Some(1)),
-            ("containerd github.com/containerd/containerd/v2 2.1.9~ds1-1 2.1.9", Some(2)),
-            ("containerd github.com/containerd/containerd/v2 v2.3.0 abc", Some(2)),
+            (
+                "containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u3",
+                Some(1),
+            ),
+            (
+                "containerd github.com/containerd/containerd v1.7.20 8fc6bcff",
+                Some(1),
+            ),
+            (
+                "containerd github.com/containerd/containerd/v2 2.1.9~ds1-1 2.1.9",
+                Some(2),
+            ),
+            (
+                "containerd github.com/containerd/containerd/v2 v2.3.0 abc",
+                Some(2),
+            ),
             ("", None),
             ("k3s.io nothing here", None),
         ] {

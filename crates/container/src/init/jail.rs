@@ -9,9 +9,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{
-    Capabilities, LinuxCapabilities, Mount, MountBuilder, RootBuilder, Spec,
-};
+use oci_spec::runtime::{Capabilities, LinuxCapabilities, Mount, MountBuilder, RootBuilder, Spec};
 use wisp_capability::{RootAccess, Volume};
 
 use crate::bundle::Bundle;
@@ -47,7 +45,11 @@ fn is_volume(mount: &Mount) -> bool {
     match mount.typ().as_deref() {
         Some("proc" | "sysfs" | "cgroup" | "cgroup2" | "mqueue" | "devpts") => return false,
         // What containerd's default spec mounts for native programs.
-        Some("tmpfs") if ["/dev", "/dev/shm", "/run"].iter().any(|d| destination == Path::new(d)) => {
+        Some("tmpfs")
+            if ["/dev", "/dev/shm", "/run"]
+                .iter()
+                .any(|d| destination == Path::new(d)) =>
+        {
             return false;
         }
         _ => {}
@@ -101,7 +103,12 @@ pub fn spec(
 
     let root_mode = if access == RootAccess::Rw { "rw" } else { "ro" };
     let mut mounts = vec![
-        mount("/dev", "tmpfs", "tmpfs", &["nosuid", "noexec", "mode=755", "size=64k"])?,
+        mount(
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            &["nosuid", "noexec", "mode=755", "size=64k"],
+        )?,
         mount(
             ROOTFS,
             "bind",
@@ -244,7 +251,12 @@ mod tests {
             .collect();
         assert_eq!(
             destinations,
-            ["/dev", "/rootfs", "/rootfs/data", "/rootfs/dev/termination-log"]
+            [
+                "/dev",
+                "/rootfs",
+                "/rootfs/data",
+                "/rootfs/dev/termination-log"
+            ]
         );
         let process = out.process().as_ref().expect("process");
         let capabilities = process.capabilities().as_ref().expect("capabilities");

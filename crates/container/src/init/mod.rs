@@ -189,10 +189,7 @@ impl Executor for BoxedExecutor {
         self.0.exec(spec)
     }
 
-    fn validate(
-        &self,
-        spec: &Spec,
-    ) -> Result<(), libcontainer::workload::ExecutorValidationError> {
+    fn validate(&self, spec: &Spec) -> Result<(), libcontainer::workload::ExecutorValidationError> {
         self.0.validate(spec)
     }
 

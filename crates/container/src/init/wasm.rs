@@ -214,7 +214,9 @@ fn preopens(granted: &Grant) -> Vec<HostPreopen> {
 impl Executor for Wasm {
     fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
         let Some(guest) = self.guest.borrow_mut().take() else {
-            return Err(ExecutorError::Other("the guest has been run already".into()));
+            return Err(ExecutorError::Other(
+                "the guest has been run already".into(),
+            ));
         };
         let Guest {
             prepared,

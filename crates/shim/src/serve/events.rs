@@ -12,8 +12,8 @@ use containerd_shim::protos::shim::event::Envelope;
 use containerd_shim::protos::shim::events::ForwardRequest;
 use containerd_shim::protos::shim_async::{Client, EventsClient};
 use log::warn;
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::Notify;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use super::task::now;
 
@@ -130,7 +130,10 @@ async fn deliver(address: String, mut events: UnboundedReceiver<Envelope>, pendi
         let mut pause = Duration::from_millis(50);
         while let Err(error) = forward(&mut client, &address, &request).await {
             client = None;
-            warn!("event {}: {error}; again in {pause:?}", request.envelope().topic);
+            warn!(
+                "event {}: {error}; again in {pause:?}",
+                request.envelope().topic
+            );
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }

@@ -44,7 +44,8 @@ pub fn init(namespace: &str, pod: &str, debug: bool) {
 impl Log for FifoLogger {
     fn enabled(&self, metadata: &Metadata) -> bool {
         // Below warnings, only our own words: the libraries narrate.
-        metadata.level() <= log::Level::Warn || metadata.target().starts_with("containerd_shim_wisp")
+        metadata.level() <= log::Level::Warn
+            || metadata.target().starts_with("containerd_shim_wisp")
     }
 
     fn log(&self, record: &Record) {
@@ -98,7 +99,12 @@ mod tests {
             .level(log::Level::Warn)
             .build();
         let text = line("k8s.io", "pod1", &record);
-        assert!(text.ends_with("level=warn msg=\"two\\nlines\" namespace=k8s.io pod=pod1 runtime=wisp\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "level=warn msg=\"two\\nlines\" namespace=k8s.io pod=pod1 runtime=wisp\n"
+            ),
+            "{text}"
+        );
         assert_eq!(text.matches('\n').count(), 1);
     }
 

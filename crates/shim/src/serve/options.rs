@@ -60,7 +60,10 @@ mod tests {
 
     #[test]
     fn the_config_path_is_found() {
-        let any = options("runtimeoptions.v1.Options", b"\x0a\x01t\x12\x06/w.tom\x1a\x01b");
+        let any = options(
+            "runtimeoptions.v1.Options",
+            b"\x0a\x01t\x12\x06/w.tom\x1a\x01b",
+        );
         assert_eq!(
             config_path(Some(&any)).expect("path"),
             Some(PathBuf::from("/w.tom"))

@@ -88,11 +88,7 @@ impl Streams {
     ///
     /// # Errors
     /// The stream and path that cannot be opened, or an unknown URI scheme.
-    pub async fn open(
-        &self,
-        owner: Owner<'_>,
-        reaper: &Reaper,
-    ) -> anyhow::Result<(Stdio, Kept)> {
+    pub async fn open(&self, owner: Owner<'_>, reaper: &Reaper) -> anyhow::Result<(Stdio, Kept)> {
         let mut kept = Kept::default();
         match self.open_into(&mut kept, owner, reaper).await {
             Ok(stdio) => Ok((stdio, kept)),
@@ -135,10 +131,7 @@ impl Streams {
                     .await
                     .with_context(|| format!("logging program {}", program.display()))?
             }
-            (out, err) => (
-                writer(out, "stdout", kept)?,
-                writer(err, "stderr", kept)?,
-            ),
+            (out, err) => (writer(out, "stdout", kept)?, writer(err, "stderr", kept)?),
         };
         Ok(Stdio {
             stdin,
@@ -186,7 +179,10 @@ impl Kept {
         };
         let mut ended = ended;
         for signal in [libc::SIGTERM, libc::SIGKILL] {
-            if tokio::time::timeout(LOGGER_PATIENCE, &mut ended).await.is_ok() {
+            if tokio::time::timeout(LOGGER_PATIENCE, &mut ended)
+                .await
+                .is_ok()
+            {
                 return;
             }
             warn!("logging program {pid} does not end: signal {signal}");
@@ -299,9 +295,8 @@ async fn start_logger(
     let (err_reader, err_writer) = pipe()?;
     let (ready_reader, ready_writer) = pipe()?;
     // Out of the way of the numbers they are to get.
-    let passed = [&out_reader, &err_reader, &ready_writer].map(|fd| {
-        fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(10)).context("pass a pipe")
-    });
+    let passed = [&out_reader, &err_reader, &ready_writer]
+        .map(|fd| fcntl(fd, FcntlArg::F_DUPFD_CLOEXEC(10)).context("pass a pipe"));
     let mut numbers = [0; 3];
     let mut guards = Vec::new();
     for (number, fd) in numbers.iter_mut().zip(passed) {
@@ -397,11 +392,10 @@ mod tests {
             namespace: "n",
             id: "i",
         };
-        let (stdio, kept) = streams
-            .open(owner, &Reaper::default())
-            .await
-            .expect("open");
-        std::fs::File::from(stdio.stdout).write_all(b"kept").expect("write");
+        let (stdio, kept) = streams.open(owner, &Reaper::default()).await.expect("open");
+        std::fs::File::from(stdio.stdout)
+            .write_all(b"kept")
+            .expect("write");
         let mut reader = OpenOptions::new()
             .read(true)
             .custom_flags(libc::O_NONBLOCK)

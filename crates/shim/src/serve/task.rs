@@ -4,9 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use containerd_shim::protos::api::Status;
-use containerd_shim::protos::events::task::{
-    TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart,
-};
+use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use log::{debug, info, warn};
@@ -387,9 +385,7 @@ fn shares_pids(spec: &Spec) -> bool {
         .and_then(|linux| linux.namespaces().as_ref())
         .into_iter()
         .flatten()
-        .any(|namespace| {
-            namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none()
-        })
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
 /// The time, as containerd's messages carry it.
