@@ -132,6 +132,16 @@ impl Containerd {
         ctr
     }
 
+    /// How it ended and its last words, if it does not run any more.
+    pub fn ended(&self) -> Option<String> {
+        let status = self.child().try_wait().ok().flatten()?;
+        let last = self.log_lines(|_| true, 5);
+        Some(format!(
+            "containerd {} ended: {status}\n{last}",
+            self.version
+        ))
+    }
+
     /// The last lines of its log that contain `what`; shims log there too.
     pub fn log_about(&self, what: &str) -> String {
         self.log_lines(|line| line.contains(what), 40)

@@ -6,18 +6,21 @@
 //! whole machine before and after all tests ([`Snapshot`]).
 
 use crate::containerd::Containerd;
-use crate::{paths, processes};
+use crate::{paths, processes, wait};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where containerd's shims have their sockets.
 const SOCKETS: &str = "/run/containerd/s";
 /// wisp's own runtime state.
 const RUN: &str = "/run/wisp";
 const CGROUPS: &str = "/sys/fs/cgroup";
+/// How long what a container had may take to go once it is deleted.
+pub const GONE: Duration = Duration::from_secs(15);
 
 /// Everything there is of `namespace`, whose containers had these `ids`.
 pub fn of(node: &Containerd, namespace: &str, ids: &[String]) -> Vec<String> {
@@ -126,7 +129,8 @@ pub fn below(path: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// What there was on the machine at some moment.
+/// What nobody owns on the machine at some moment. What another containerd of
+/// the machine has running meanwhile is somebody's and does not count.
 #[derive(Debug)]
 pub struct Snapshot(BTreeSet<String>);
 
@@ -135,21 +139,22 @@ impl Snapshot {
     pub fn take() -> Self {
         let mut all = BTreeSet::new();
         for process in processes::all() {
-            let program = process.program();
-            let ours = program
-                .as_deref()
-                .is_some_and(|path| path == paths::shim() || path == paths::wisp())
-                || process.line.starts_with("containerd-shim")
-                || process.line.contains("/containerd-shim-");
-            if ours {
+            let ours = process
+                .program()
+                .is_some_and(|path| path == paths::shim() || path == paths::wisp());
+            // A daemon is nobody's child either, but says whose it is.
+            let orphan = process.parent() == Some(1) && !process.line.contains("-address");
+            if ours && orphan {
                 all.insert(format!("process {}: {}", process.pid, process.line));
             }
         }
-        all.extend(
-            children(Path::new(SOCKETS))
-                .iter()
-                .map(|path| format!("socket {}", path.display())),
-        );
+        let listening = fs::read_to_string("/proc/net/unix").unwrap_or_default();
+        for socket in children(Path::new(SOCKETS)) {
+            let path = socket.display().to_string();
+            if !listening.lines().any(|line| line.ends_with(&path)) {
+                all.insert(format!("socket {path}"));
+            }
+        }
         // What a shim learned about the node's containerd stays until the next boot.
         all.extend(
             below(Path::new(RUN))
@@ -157,16 +162,16 @@ impl Snapshot {
                 .filter(|path| !is_about_containerd(path))
                 .map(|path| format!("file {}", path.display())),
         );
-        all.extend(
-            mounts()
-                .into_iter()
-                .filter_map(|line| Some(format!("mount {}", line.split_whitespace().nth(4)?))),
-        );
         Self(all)
     }
 
-    /// What is there now and was not then.
+    /// What is there now, and stays, and was not there then.
     pub fn new_since(&self) -> Vec<String> {
-        Self::take().0.difference(&self.0).cloned().collect()
+        let mut new: BTreeSet<String> = BTreeSet::new();
+        wait::until(GONE, || {
+            new = Self::take().0.difference(&self.0).cloned().collect();
+            new.is_empty().then_some(())
+        });
+        new.into_iter().collect()
     }
 }

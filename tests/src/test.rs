@@ -16,8 +16,6 @@ use tempfile::TempDir;
 
 /// How long one `ctr` may take.
 const CTR: Duration = Duration::from_secs(120);
-/// How long what a container had may take to go once it is deleted.
-const GONE: Duration = Duration::from_secs(15);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
@@ -219,13 +217,14 @@ impl<'a> Test<'a> {
     /// What is left.
     pub fn nothing_left(&self) -> Result<()> {
         let mut left = Vec::new();
-        let clean = wait::until(GONE, || {
+        let clean = wait::until(leaks::GONE, || {
             left = self.remains();
             left.is_empty().then_some(())
         });
         if clean.is_none() {
             bail!(
-                "left behind {GONE:?} after the end:\n  {}",
+                "left behind {:?} after the end:\n  {}",
+                leaks::GONE,
                 left.join("\n  ")
             );
         }

@@ -127,6 +127,10 @@ fn one(node: &Containerd, images: &Images, body: suites::Body) -> Result<(), Fai
             .with(|panic| panic.borrow_mut().take())
             .unwrap_or_else(|| "panicked".to_owned()),
     };
+    let reason = match node.ended() {
+        Some(end) => format!("{reason}\n{end}"),
+        None => reason,
+    };
     Err(Failed::from(format!(
         "{reason}\n--- containerd's log about {}\n{}",
         test.namespace(),
