@@ -3,9 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use libcgroups::common::{
-    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, create_cgroup_manager,
-    get_cgroup_setup,
+    AnyCgroupManager, AnyManagerError, CgroupConfig, CgroupManager, CgroupSetup,
+    create_cgroup_manager, get_cgroup_setup,
 };
+use libcgroups::systemd::manager::SystemdManagerError;
+use libcgroups::v1::manager::V1ManagerError;
+use libcgroups::v2::manager::V2ManagerError;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use oci_spec::runtime::Spec;
@@ -78,16 +81,17 @@ impl Cgroup {
         }
     }
 
-    /// All processes in the cgroup and below, in the daemon's pid namespace.
+    /// All processes in the cgroup and below, in the daemon's pid namespace;
+    /// none if there is no such cgroup.
     ///
     /// # Errors
     /// When the cgroup cannot be read.
     pub fn pids(&self) -> Result<Vec<i32>, ContainerError> {
-        let pids = self
-            .manager()?
-            .get_all_pids()
-            .map_err(|error| self.error("list the processes of", &error))?;
-        Ok(pids.into_iter().map(|pid| pid.as_raw()).collect())
+        match self.manager()?.get_all_pids() {
+            Ok(pids) => Ok(pids.into_iter().map(|pid| pid.as_raw()).collect()),
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
+            Err(error) => Err(self.error("list the processes of", &error)),
+        }
     }
 
     /// Kills whatever is in the cgroup and removes it; none there is fine.
@@ -128,6 +132,17 @@ impl Cgroup {
         }
         Ok(())
     }
+}
+
+/// Whether the cgroup is not there (any more). Version 1 reads no error then.
+fn is_missing(error: &AnyManagerError) -> bool {
+    let io = match error {
+        AnyManagerError::V1(V1ManagerError::WrappedIo(io))
+        | AnyManagerError::V2(V2ManagerError::WrappedIo(io))
+        | AnyManagerError::Systemd(SystemdManagerError::WrappedIo(io)) => io,
+        _ => return false,
+    };
+    io.inner().kind() == std::io::ErrorKind::NotFound
 }
 
 /// Sends `signal` (any number, also real-time ones) to one process; one that

@@ -2,6 +2,7 @@
 //! a [`CreateRequest`] down, then [`Report`]s up, each one line of JSON.
 
 use std::io::{self, BufRead, BufReader, Write};
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
@@ -93,6 +94,11 @@ impl Control {
             line.push(b'\n');
             let _ = (&self.stream).write_all(&line);
         }
+    }
+
+    /// Its descriptor's number.
+    pub fn descriptor(&self) -> RawFd {
+        self.stream.as_raw_fd()
     }
 
     /// The same end once more, for the process that stays.

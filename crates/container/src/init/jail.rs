@@ -7,6 +7,7 @@
 //! read-only is enforced by the kernel, on the mounts.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Mount, MountBuilder, RootBuilder, Spec};
@@ -92,13 +93,15 @@ pub fn spec(
     uses_network: bool,
 ) -> Result<Spec, ContainerError> {
     let jail = bundle.jail();
-    for dir in ["dev", &ROOTFS[1..]] {
-        let path = jail.join(dir);
-        fs::create_dir_all(&path).map_err(|source| ContainerError::Io {
-            what: "create",
-            path,
-            source,
-        })?;
+    for path in [jail.clone(), jail.join("dev"), jail.join(&ROOTFS[1..])] {
+        fs::create_dir_all(&path)
+            // Whatever our umask: the guest's user must be able to enter.
+            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
+            .map_err(|source| ContainerError::Io {
+                what: "create",
+                path,
+                source,
+            })?;
     }
 
     let root_mode = if access == RootAccess::Rw { "rw" } else { "ro" };

@@ -16,7 +16,7 @@ use seccompiler::BpfProgram;
 use wisp_aot::{Cache, Compiler, Digest};
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
 use wisp_config::Config;
-use wisp_engine::{HostPreopen, Prepared, Setup, World};
+use wisp_engine::{HostPreopen, Prepared, Setup};
 use wisp_image::Program;
 
 use super::jail;
@@ -47,7 +47,6 @@ struct Guest {
 #[derive(Clone)]
 pub struct Wasm {
     guest: Rc<RefCell<Option<Guest>>>,
-    is_command: bool,
 }
 
 /// Resolves `program` to mapped, linked AOT code and derives the spec of the
@@ -62,7 +61,7 @@ pub fn prepare(
     config: &Config,
     bundle: &Bundle,
     filters: Vec<BpfProgram>,
-    control: &Control,
+    creator: &Control,
 ) -> Result<(Spec, Wasm), ContainerError> {
     let volumes = jail::volumes(spec);
     let granted = capabilities(
@@ -71,14 +70,13 @@ pub fn prepare(
     )?;
     let (name, artifact) = compile(program, config)?;
     if let Some(warning) = &artifact.warning {
-        control.report(&Report::Warning(warning.clone()));
+        creator.report(&Report::Warning(warning.clone()));
     }
     let prepared =
         wisp_engine::prepare(artifact.file).map_err(|source| ContainerError::Engine {
             program: name,
             source,
         })?;
-    let is_command = matches!(prepared.world(), World::Command(_));
     let spec = jail::spec(
         spec,
         root,
@@ -87,14 +85,15 @@ pub fn prepare(
         &volumes,
         !granted.outbound.is_empty(),
     )?;
-    let control = control
+    let control = creator
         .try_clone()
         .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
     let streams = Streams::save()?;
-    // What is open now, the guest needs (the mapped AOT file, the control
-    // socket); what libcontainer opens from here on, it does not.
-    let keep = open_descriptors()
+    // What is open now, the guest needs (the mapped AOT file, its end of the
+    // control socket); what libcontainer opens from here on, it does not.
+    let mut keep = open_descriptors()
         .map_err(|e| ContainerError::Init(format!("list open descriptors: {e}")))?;
+    keep.retain(|fd| *fd != creator.descriptor());
     let guest = Guest {
         prepared,
         preopens: preopens(&granted),
@@ -106,7 +105,6 @@ pub fn prepare(
     };
     let executor = Wasm {
         guest: Rc::new(RefCell::new(Some(guest))),
-        is_command,
     };
     Ok((spec, executor))
 }
@@ -249,13 +247,10 @@ impl Executor for Wasm {
     }
 
     fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        if self.is_command {
-            // From here on the container exists, and SIGTERM must end it even
-            // as pid 1 of its namespace.
-            wisp_engine::install_command_signals()
-                .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))?;
-        }
-        Ok(())
+        // From here on the container exists, and SIGTERM must end it even as
+        // pid 1 of its namespace. An HTTP server takes it over when it runs.
+        wisp_engine::install_command_signals()
+            .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
     }
 
     fn setup_envs(&self, _envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
