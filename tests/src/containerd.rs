@@ -31,7 +31,7 @@ impl Containerd {
     /// # Errors
     /// When it does not come up; its log is part of the error.
     pub fn start(version: Version) -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("wisp-").tempdir()?;
+        let dir = tempfile::Builder::new().prefix(&own_name()).tempdir()?;
         let config = dir.path().join("config.toml");
         fs::write(&config, containerd_config(dir.path()))?;
         fs::write(
@@ -163,19 +163,52 @@ impl Containerd {
     /// Ends what the containers of a failed test left running, so that it does
     /// not outlive the tests.
     pub fn sweep(&self, namespace: &str) {
-        for process in processes::concerning(namespace) {
+        sweep(namespace);
+    }
+}
+
+/// What every directory and namespace that this process makes begins with.
+pub fn own_name() -> String {
+    format!("wisp-{}-", std::process::id())
+}
+
+/// Removes the processes, control groups and directories that this process and
+/// its containers have made, when there is no time for each to do it itself.
+pub fn sweep_all() {
+    let name = own_name();
+    let own = i32::try_from(std::process::id()).ok();
+    for process in processes::all() {
+        if process.parent() == own {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
-        wait::until(Duration::from_secs(5), || {
-            processes::concerning(namespace).is_empty().then_some(())
-        });
-        let mut groups = leaks::cgroups(namespace);
-        groups.sort();
-        for group in groups.iter().rev() {
-            let _ = fs::remove_dir(group);
-        }
-        leaks::remove_empty_cgroups(namespace);
     }
+    for hierarchy in leaks::children(Path::new("/sys/fs/cgroup")) {
+        for group in leaks::children(&hierarchy) {
+            let group = group.file_name().unwrap_or_default().to_string_lossy();
+            if group.starts_with(&name) {
+                sweep(&group);
+            }
+        }
+    }
+    for dir in leaks::children(&std::env::temp_dir()) {
+        let own = dir.file_name().unwrap_or_default().to_string_lossy();
+        if own.starts_with(&name) {
+            let _ = fs::remove_dir_all(&dir);
+        }
+    }
+}
+
+fn sweep(namespace: &str) {
+    for process in processes::concerning(namespace) {
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+    }
+    wait::until(Duration::from_secs(5), || {
+        processes::concerning(namespace).is_empty().then_some(())
+    });
+    for group in leaks::cgroups(namespace) {
+        let _ = fs::remove_dir(group);
+    }
+    leaks::remove_empty_cgroups(namespace);
 }
 
 impl Containerd {
@@ -190,10 +223,13 @@ impl Containerd {
             let _ = child.kill();
             let _ = child.wait();
         }
-        // Its shims name its socket in their arguments.
+        // Its shims name its socket in their arguments, and their own.
         let dir = self.dir.path().to_string_lossy().into_owned();
         for process in processes::concerning(&dir) {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+            if let Some((_, socket)) = process.line.split_once("-socket unix://") {
+                let _ = fs::remove_file(socket.split(' ').next().unwrap_or(socket));
+            }
         }
         let mut targets: Vec<String> = leaks::mounts()
             .iter()

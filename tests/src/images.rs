@@ -1,5 +1,6 @@
 //! Images of the example guests, made by `wisp pack`.
 
+use crate::containerd::own_name;
 use crate::{command, paths};
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
@@ -26,7 +27,9 @@ impl Images {
     /// When there is no temporary directory to be had.
     pub fn new() -> Result<Self> {
         Ok(Self {
-            dir: tempfile::Builder::new().prefix("wisp-images-").tempdir()?,
+            dir: tempfile::Builder::new()
+                .prefix(&format!("{}images-", own_name()))
+                .tempdir()?,
             made: Mutex::default(),
         })
     }

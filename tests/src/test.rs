@@ -2,6 +2,7 @@
 
 use crate::api::Client;
 use crate::command::{self, Ended};
+use crate::containerd::own_name;
 use crate::images::{self, Images};
 use crate::run::Run;
 use crate::{Containerd, leaks, oci, paths, wait};
@@ -44,12 +45,14 @@ impl<'a> Test<'a> {
             node,
             images,
             // The end is marked: names are searched for, and `1` is in `10`.
-            namespace: format!("wisp-{}-{count}-t", std::process::id()),
+            namespace: format!("{}{count}-t", own_name()),
             ids: RefCell::default(),
             imported: RefCell::default(),
             programs: RefCell::default(),
             client: OnceCell::new(),
-            dir: tempfile::Builder::new().prefix("wisp-test-").tempdir()?,
+            dir: tempfile::Builder::new()
+                .prefix(&format!("{}test-", own_name()))
+                .tempdir()?,
         })
     }
 

@@ -9,6 +9,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use std::cell::RefCell;
 use std::panic::{self, AssertUnwindSafe};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use suites::Case;
 use wisp_tests::images::Images;
@@ -21,6 +22,9 @@ const THREADS: usize = 4;
 /// Containerds by version, shared by the tests of this run. Taken out at the
 /// end, or by the handler of Ctrl-C, so that they are stopped either way.
 type Nodes = Arc<Mutex<Vec<Arc<Containerd>>>>;
+
+/// Set once a signal has come: no test begins any more.
+static STOPPING: AtomicBool = AtomicBool::new(false);
 
 thread_local! {
     /// Where and why the test of this thread panicked.
@@ -116,6 +120,9 @@ fn trials(cases: &[Case], nodes: &[Arc<Containerd>], missing: &[(Version, String
 }
 
 fn one(node: &Containerd, images: &Images, body: suites::Body) -> Result<(), Failed> {
+    while STOPPING.load(Ordering::Relaxed) {
+        std::thread::park();
+    }
     let test = Test::new(node, images)?;
     let ended = panic::catch_unwind(AssertUnwindSafe(|| {
         body(&test).and_then(|()| test.nothing_left())
@@ -154,10 +161,12 @@ fn stop_on_signals(nodes: Nodes) -> anyhow::Result<()> {
             }
         });
         let Ok(signal) = signal else { return };
+        STOPPING.store(true, Ordering::Relaxed);
         let nodes = nodes.lock().unwrap_or_else(PoisonError::into_inner);
         for node in nodes.iter() {
             node.stop();
         }
+        wisp_tests::containerd::sweep_all();
         std::process::exit(128 + signal);
     });
     Ok(())

@@ -1,18 +1,16 @@
-//! A task's way from Create to Delete, and what happens when something dies.
+//! A task's way from Create to Delete.
 
 use super::Case;
 use anyhow::{Context, Result, ensure};
 use containerd_client::types::v1::Status;
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use std::time::Duration;
-use wisp_tests::api::{Client, Streams};
+use wisp_tests::api::Streams;
 use wisp_tests::events::Events;
-use wisp_tests::images::Images;
 use wisp_tests::processes::{self, Process};
 use wisp_tests::run::Running;
 use wisp_tests::wait::{self, PATIENCE};
-use wisp_tests::{Containerd, Test, command};
+use wisp_tests::{Test, command};
 
 pub fn cases() -> Vec<Case> {
     super::cases(
@@ -41,19 +39,6 @@ pub fn cases() -> Vec<Case> {
                 "containers of one pod share a shim, and it goes with the last",
                 pod,
             ),
-            ("a shim killed by SIGKILL is cleaned up after", shim_killed),
-            (
-                "a shim killed with its Wasm guest is cleaned up after",
-                wasm_shim_killed,
-            ),
-            (
-                "a guest that the host kills ends with 137",
-                killed_from_outside,
-            ),
-            (
-                "a guest outlives a crash of containerd, and nothing it says is lost",
-                containerd_crashes,
-            ),
             (
                 "the same container starts again after its task was deleted",
                 again,
@@ -63,12 +48,10 @@ pub fn cases() -> Vec<Case> {
     )
 }
 
-const NO_STREAMS: fn() -> Streams = Streams::default;
-
 fn ordered(test: &Test<'_>, id: &str, code: u32) -> Result<()> {
     let api = test.api()?;
     let events = Events::subscribe(test.node, test.namespace())?;
-    let pid = api.create(id, &NO_STREAMS())?;
+    let pid = api.create(id, &Streams::default())?;
     ensure!(
         api.start(id)? == pid,
         "start answers another pid than create"
@@ -106,7 +89,7 @@ fn states(test: &Test<'_>) -> Result<()> {
     let image = test.busybox()?;
     let id = test.run(&image).args(&["sleep", "1000"]).create()?;
     let api = test.api()?;
-    let pid = api.create(&id, &NO_STREAMS())?;
+    let pid = api.create(&id, &Streams::default())?;
     ensure!(
         api.state(&id)? == (Status::Created, pid, 0),
         "{:?}",
@@ -140,7 +123,7 @@ fn killed_unstarted(test: &Test<'_>) -> Result<()> {
     ] {
         let id = test.run(&image).args(&args).create()?;
         let api = test.api()?;
-        api.create(&id, &NO_STREAMS())?;
+        api.create(&id, &Streams::default())?;
         api.kill(&id, Signal::SIGKILL as i32, false)?;
         ensure!(api.wait(&id)? == 137, "{image}: not 137");
         ensure!(api.delete(&id)? == 137, "{image}: not 137 from delete");
@@ -163,7 +146,7 @@ fn refusals(test: &Test<'_>) -> Result<()> {
     );
     ensure!(api.start(&running.id).is_err(), "started twice");
     ensure!(
-        api.create(&running.id, &NO_STREAMS()).is_err(),
+        api.create(&running.id, &Streams::default()).is_err(),
         "created twice"
     );
     running.kill(Signal::SIGKILL)?;
@@ -210,7 +193,7 @@ fn kill_all(test: &Test<'_>) -> Result<()> {
 }
 
 /// The daemons of the test's namespace.
-fn shims(test: &Test<'_>) -> Vec<Process> {
+pub fn shims(test: &Test<'_>) -> Vec<Process> {
     processes::all()
         .into_iter()
         .filter(|process| process.line.contains("containerd-shim-wisp-v1"))
@@ -255,86 +238,6 @@ fn pod(test: &Test<'_>) -> Result<()> {
     ensure!(guest.end_by(Signal::SIGTERM)?.code == 143, "the guest");
     let gone = wait::until(PATIENCE, || shims(test).is_empty().then_some(()));
     gone.context("the shim outlives its last container")
-}
-
-fn shim_killed(test: &Test<'_>) -> Result<()> {
-    let image = test.busybox()?;
-    let running = test.run(&image).args(&["sleep", "1000"]).start()?;
-    kill_shim_under(test, running)
-}
-
-fn wasm_shim_killed(test: &Test<'_>) -> Result<()> {
-    let image = test.image("tour")?;
-    let running = test.run(&image).args(&["spin"]).start()?;
-    running.stdout.until("spinning", PATIENCE)?;
-    kill_shim_under(test, running)
-}
-
-fn kill_shim_under(test: &Test<'_>, running: Running<'_, '_>) -> Result<()> {
-    let shims = shims(test);
-    ensure!(shims.len() == 1, "{shims:?}");
-    let id = running.id.clone();
-    let events = Events::subscribe(test.node, test.namespace())?;
-    kill(Pid::from_raw(shims[0].pid), Signal::SIGKILL)?;
-    // containerd runs `delete` and tells of the end.
-    let seen = events.until_deleted(&id)?;
-    ensure!(
-        seen.iter()
-            .any(|event| event.topic == "/tasks/exit" && event.exit == Some(137)),
-        "events: {seen:#?}"
-    );
-    // The container goes in any case; its task is gone already.
-    let removed = wait::until(PATIENCE, || {
-        let _ = test.ctr(&["task", "rm", "-f", &id]);
-        let said = test.ctr(&["container", "rm", &id]).ok()?;
-        (said.code == 0).then_some(())
-    });
-    removed.context("the container cannot be removed")
-}
-
-fn killed_from_outside(test: &Test<'_>) -> Result<()> {
-    let image = test.image("tour")?;
-    let running = test.run(&image).args(&["spin"]).start()?;
-    kill(Pid::from_raw(i32::try_from(running.pid)?), Signal::SIGKILL)?;
-    ensure!(running.finish()?.code == 137, "not 137");
-    Ok(())
-}
-
-fn containerd_crashes(shared: &Test<'_>) -> Result<()> {
-    // Nobody else's containerd.
-    let node = Containerd::start(shared.node.version())?;
-    let images = Images::new()?;
-    let test = Test::new(&node, &images)?;
-    let image = test.busybox()?;
-    let script = "n=0; while [ ! -e /tmp/stop ]; do n=$((n+1)); echo line $n; sleep 0.01; done; echo last $n";
-    let stop = test.dir().join("tmp");
-    std::fs::create_dir(&stop)?;
-    let mount = format!("type=bind,src={},dst=/tmp,options=rbind:rw", stop.display());
-    let run = test.run(&image).flags(&["--mount", &mount]);
-    let running = run.args(&["sh", "-c", script]).start()?;
-    let guest = test.image("tour")?;
-    let guest = test.run(&guest).args(&["sleep", "1000000"]).start()?;
-    running.stdout.until("line 5\n", PATIENCE)?;
-    node.crash_and_restart()?;
-    std::fs::write(stop.join("stop"), "")?;
-
-    // Connections of before are gone with it.
-    let after = Client::connect(&node, test.namespace())?;
-    ensure!(after.wait(&running.id)? == 0, "not 0");
-    let said = running.stdout.to_end(PATIENCE)?;
-    let said = String::from_utf8_lossy(&said).into_owned();
-    let count = said.lines().count() - 1;
-    let expected: String = (1..=count).map(|n| format!("line {n}\n")).collect();
-    ensure!(said == format!("{expected}last {count}\n"), "{said}");
-    ensure!(after.delete(&running.id)? == 0, "not 0 from delete");
-    after.kill(&guest.id, Signal::SIGTERM as i32, false)?;
-    ensure!(
-        after.wait(&guest.id)? == 143,
-        "the guest does not end with 143"
-    );
-    after.delete(&guest.id)?;
-    test.ctr_ok(&["container", "rm", &running.id, &guest.id])?;
-    test.nothing_left()
 }
 
 fn again(test: &Test<'_>) -> Result<()> {

@@ -3,6 +3,7 @@
 mod artifacts;
 mod commands;
 mod endings;
+mod faults;
 mod files;
 mod http;
 mod lifecycle;
@@ -79,6 +80,7 @@ pub fn all() -> Vec<Case> {
         streams::cases(),
         http::cases(),
         lifecycle::cases(),
+        faults::cases(),
     ]
     .concat()
 }
