@@ -149,10 +149,12 @@ impl Cache {
         temporary: tempfile::NamedTempFile,
         path: &Path,
     ) -> Result<File, (io::Error, File)> {
-        let read_only = temporary
+        let finished = temporary
             .as_file()
-            .set_permissions(Permissions::from_mode(0o400));
-        if let Err(error) = read_only {
+            .set_permissions(Permissions::from_mode(0o400))
+            // The name must not survive a power failure that its bytes do not.
+            .and_then(|()| temporary.as_file().sync_data());
+        if let Err(error) = finished {
             return Err((error, temporary.into_file()));
         }
         match temporary.persist(path) {
