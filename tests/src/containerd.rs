@@ -144,7 +144,7 @@ impl Containerd {
 
     /// The last lines of its log that contain `what`; shims log there too.
     pub fn log_about(&self, what: &str) -> String {
-        self.log_lines(|line| line.contains(what), 40)
+        self.log_lines(|line| line.contains(what), 150)
     }
 
     /// Its whole log.
