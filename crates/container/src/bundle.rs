@@ -88,12 +88,18 @@ impl Bundle {
     /// # Errors
     /// The first thing that could not be removed; the rest is removed anyway.
     pub fn abandon(&self, id: &str) -> Result<(), ContainerError> {
-        let cgroup = match Spec::load(self.config()) {
+        let cgroup = match self.cgroup(id) {
             // Without wisp's own folder nothing was put into a cgroup yet.
-            Ok(spec) if self.own().exists() => Cgroup::of(&spec, id).remove(),
+            Some(cgroup) if self.own().exists() => cgroup.remove(),
             _ => Ok(()),
         };
         self.remove(id).and(cgroup)
+    }
+
+    fn cgroup(&self, id: &str) -> Option<Cgroup> {
+        Spec::load(self.config())
+            .ok()
+            .map(|spec| Cgroup::of(&spec, id))
     }
 
     /// Removes what a stopped (or dead) container left: its processes, cgroup,
@@ -105,7 +111,12 @@ impl Bundle {
         let mut first = None;
         match self.container(id) {
             Ok(Some(mut container)) => {
-                if let Err(source) = container.delete(true) {
+                // What keeps libcontainer from it is mostly a process in the
+                // cgroup that takes its time to die.
+                if let Err(source) = container.delete(true)
+                    && let Err(still) = self.cgroup(id).map_or(Ok(()), |cgroup| cgroup.remove())
+                {
+                    warn!("container {id}: {still}");
                     first = Some(ContainerError::library("delete", id, source));
                 }
             }

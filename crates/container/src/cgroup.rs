@@ -1,6 +1,7 @@
 //! The container's cgroup, of either version and either driver.
 
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use libcgroups::common::{
     AnyCgroupManager, AnyManagerError, CgroupConfig, CgroupManager, CgroupSetup,
@@ -17,6 +18,8 @@ use crate::error::{ContainerError, chain};
 
 /// How often a cgroup is looked at again for processes that were forked since.
 const ROUNDS: usize = 5;
+/// How long killed processes may take to leave their cgroup.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which cgroup a container is in.
 #[derive(Clone, Debug)]
@@ -97,21 +100,22 @@ impl Cgroup {
     /// Kills whatever is in the cgroup and removes it; none there is fine.
     ///
     /// # Errors
-    /// When it does not go away within a second or two.
+    /// When it does not go away within two seconds.
     pub fn remove(&self) -> Result<(), ContainerError> {
-        let mut result = Ok(());
-        // A process that is being forked into it shows up between two looks.
-        for _ in 0..ROUNDS {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            // A process that is being forked into it shows up between two looks.
             self.kill_all(libc::SIGKILL)?;
-            result = self
-                .manager()?
-                .remove()
-                .map_err(|error| self.error("remove the cgroup of", &error));
-            if result.is_ok() {
-                break;
+            // On a busy node a killed process takes longer to die than
+            // libcontainer waits, which is a tenth of a second.
+            match self.manager()?.remove() {
+                Ok(()) => return Ok(()),
+                Err(error) if Instant::now() > deadline => {
+                    return Err(self.error("remove the cgroup of", &error));
+                }
+                Err(_) => {}
             }
         }
-        result
     }
 
     /// Sends `signal` to every process in the cgroup. SIGKILL is repeated
@@ -145,8 +149,8 @@ fn is_missing(error: &AnyManagerError) -> bool {
     io.inner().kind() == std::io::ErrorKind::NotFound
 }
 
-/// Sends `signal` (any number, also real-time ones) to one process; one that
-/// is gone already is fine.
+/// Sends `signal` (any number, also real-time ones) to one process or, if `pid`
+/// is negative, to a process group; one that is gone already is fine.
 ///
 /// # Errors
 /// The kernel's refusal, such as EINVAL for a signal that does not exist.

@@ -51,6 +51,8 @@ pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, Con
         .arg0("containerd-shim-wisp-v1")
         .args(["init", &theirs.as_raw_fd().to_string()])
         .env_clear()
+        // A group of its own, so that a creation can be ended as a whole.
+        .process_group(0)
         .stdin(stdio.stdin)
         .stdout(stdio.stdout)
         .stderr(stdio.stderr);
@@ -110,12 +112,17 @@ impl Launch {
         }
     }
 
-    /// Kills the process that creates the container. What it has made so far is
-    /// for [`Bundle::abandon`](crate::Bundle::abandon).
+    /// Kills the process that creates the container and those it has forked.
+    /// One that has left their process group is in the container's cgroup; that
+    /// and what was made so far is for [`Bundle::abandon`](crate::Bundle::abandon).
     pub fn kill(&self) {
-        let pid = i32::try_from(self.creator).unwrap_or_default();
-        if let Err(errno) = crate::cgroup::send(pid, libc::SIGKILL) {
-            warn!("container {}: kill its creator: {errno}", self.id);
+        match i32::try_from(self.creator) {
+            Ok(group) if group > 1 => {
+                if let Err(errno) = crate::cgroup::send(-group, libc::SIGKILL) {
+                    warn!("container {}: kill its creator: {errno}", self.id);
+                }
+            }
+            _ => warn!("container {}: its creator has no pid", self.id),
         }
     }
 

@@ -41,6 +41,10 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
     // open (checked just above), and nothing else here uses its number.
     let owned = unsafe { OwnedFd::from_raw_fd(fd) };
     let control = Control::new(UnixStream::from(owned));
+    // Without its daemon nobody would clean up after a creation. (Not inherited
+    // by the container; and should the daemon be gone already, so is the socket.)
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+        .map_err(|e| format!("parent death signal: {e}"))?;
     let request = control.request().map_err(|e| format!("request: {e}"))?;
     let bundle = Bundle::new(&request.bundle);
     match create(&request, &bundle, &control) {
@@ -170,8 +174,10 @@ fn build(
         .as_init(&own)
         .with_systemd(cgroup.systemd())
         .with_detach(true)
-        // The daemon, not this short-lived process, is to be its parent.
-        .as_sibling(true)
+        // Ours until we end, then the daemon's, which is a subreaper. As its
+        // sibling, libcontainer would not wait for its intermediate process,
+        // which may then still be in the cgroup when the container is deleted.
+        .as_sibling(false)
         .build()
         .map_err(failed)?;
     container
