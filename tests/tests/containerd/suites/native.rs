@@ -76,7 +76,7 @@ fn exit_code(test: &Test<'_>) -> Result<()> {
 fn stdin(test: &Test<'_>) -> Result<()> {
     let image = test.busybox()?;
     let input: Vec<u8> = (0..1_000_000u32).flat_map(u32::to_le_bytes).collect();
-    let ended = test.run(&image).args(&["cat"]).stdin(input.clone()).ctr()?;
+    let ended = test.run(&image).args(&["cat"]).fed(&input)?;
     ensure!(ended.code == 0, "exited {}: {}", ended.code, ended.err());
     ensure!(
         ended.stdout == input,

@@ -50,7 +50,7 @@ fn counts_whole(test: &Test<'_>, guest: &str) -> Result<()> {
     let image = test.image(guest)?;
     let input: Vec<u8> = (0..2_000_000u32).flat_map(u32::to_le_bytes).collect();
     let expected = format!("{} {:016x}\n", input.len(), fnv1a(&input));
-    let ended = test.run(&image).args(&["count"]).stdin(input).ctr()?;
+    let ended = test.run(&image).args(&["count"]).fed(&input)?;
     ensure!(
         ended.code == 0 && ended.out() == expected,
         "expected {expected}, got {ended:?}"
