@@ -13,6 +13,7 @@ use libcgroups::v2::manager::V2ManagerError;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use oci_spec::runtime::Spec;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{ContainerError, chain};
 
@@ -22,7 +23,7 @@ const ROUNDS: usize = 5;
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Which cgroup a container is in.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cgroup {
     path: PathBuf,
     systemd: bool,

@@ -8,6 +8,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::cgroup::Cgroup;
+
 /// A mount of the root file system, as containerd's `CreateTaskRequest` has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct RootfsMount {
@@ -46,17 +48,26 @@ pub enum ProgramKind {
     Native,
 }
 
+/// A created container: all that the daemon needs of its spec, so that it does
+/// not parse that too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Created {
+    /// Its first process, in the daemon's pid namespace.
+    pub pid: i32,
+    /// What it will run.
+    pub kind: ProgramKind,
+    /// Where it is.
+    pub cgroup: Cgroup,
+    /// It has no pid namespace of its own: its processes outlive its first one.
+    pub shares_pids: bool,
+}
+
 /// One line from the init role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Report {
     /// The container is created and waits for `Start`.
-    Created {
-        /// Its init process, in the daemon's pid namespace.
-        pid: i32,
-        /// What it will run.
-        kind: ProgramKind,
-    },
+    Created(Created),
     /// Something the node's admin should know; the container is fine.
     Warning(String),
     /// The program runs; for an HTTP component: its port listens.

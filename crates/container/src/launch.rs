@@ -11,7 +11,7 @@ use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::UnixStream;
 
-use crate::control::{CreateRequest, ProgramKind, Report};
+use crate::control::{CreateRequest, Created, Report};
 use crate::error::ContainerError;
 
 /// The three standard streams of a container's first process.
@@ -126,14 +126,13 @@ impl Launch {
         }
     }
 
-    /// Waits until the container is created: the pid of its init process and
-    /// what it will run.
+    /// Waits until the container is created.
     ///
     /// # Errors
     /// The init role's own reason, or that it died without giving one.
-    pub async fn created(&mut self) -> Result<(i32, ProgramKind), ContainerError> {
+    pub async fn created(&mut self) -> Result<Created, ContainerError> {
         match self.report().await? {
-            Some(Report::Created { pid, kind }) => Ok((pid, kind)),
+            Some(Report::Created(created)) => Ok(created),
             Some(Report::Failed(reason)) => Err(ContainerError::Refused(reason)),
             Some(other) => Err(ContainerError::Init(format!(
                 "expected the container, got {other:?}"

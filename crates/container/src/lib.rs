@@ -17,6 +17,6 @@ mod mounts;
 mod seccomp;
 
 pub use bundle::Bundle;
-pub use control::{CreateRequest, ProgramKind, RootfsMount};
+pub use control::{CreateRequest, Created, ProgramKind, RootfsMount};
 pub use error::ContainerError;
 pub use launch::{Launch, Stdio, launch};

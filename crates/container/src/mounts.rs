@@ -6,7 +6,6 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use containerd_shim::mount::mount_rootfs;
-use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat, openat2};
 use nix::sys::stat::{Mode, SFlag, fstat, mkdirat};
@@ -151,34 +150,6 @@ fn create(root: &OwnedFd, path: &Path, kind: PointKind) -> Result<OwnedFd, Errno
 
 fn real_path(fd: &OwnedFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
-}
-
-/// The descriptors this process has open, above the standard streams.
-///
-/// # Errors
-/// When `/proc` cannot be read.
-pub fn open_descriptors() -> Result<Vec<i32>, Errno> {
-    let mut dir = Dir::open(
-        "/proc/self/fd",
-        OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-        Mode::empty(),
-    )?;
-    let own = dir.as_raw_fd();
-    let mut open = Vec::new();
-    for entry in dir.iter() {
-        if let Some(number) = entry?
-            .file_name()
-            .to_str()
-            .ok()
-            .and_then(|name| name.parse().ok())
-            && number > 2
-            && number != own
-        {
-            open.push(number);
-        }
-    }
-    open.sort_unstable();
-    Ok(open)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@
 //! it: the fork keeps the engine, the mapped code and the linked program, and
 //! only those descriptors that the guest needs.
 
+mod descriptors;
 mod groups;
 mod jail;
 mod native;
@@ -19,13 +20,13 @@ use libcontainer::container::builder::ContainerBuilder;
 use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::Executor;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use wisp_config::Config;
-use wisp_image::{Program, Rootfs, WasmLayer};
+use wisp_image::{Program, Rootfs};
 
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
-use crate::control::{Control, CreateRequest, ProgramKind, Report};
+use crate::control::{Control, CreateRequest, Created, ProgramKind, Report};
 use crate::error::ContainerError;
 use crate::mounts::mount_all;
 use crate::seccomp;
@@ -48,8 +49,8 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
     let request = control.request().map_err(|e| format!("request: {e}"))?;
     let bundle = Bundle::new(&request.bundle);
     match create(&request, &bundle, &control) {
-        Ok((pid, kind)) => {
-            control.report(&Report::Created { pid, kind });
+        Ok(created) => {
+            control.report(&Report::Created(created));
             Ok(0)
         }
         Err(error) => {
@@ -74,7 +75,7 @@ fn create(
     request: &CreateRequest,
     bundle: &Bundle,
     control: &Control,
-) -> Result<(i32, ProgramKind), ContainerError> {
+) -> Result<Created, ContainerError> {
     let spec = load_spec(&bundle.config())?;
     let config = Config::load(request.config.as_deref())?;
     mount_all(&request.rootfs, &bundle.rootfs())?;
@@ -99,15 +100,7 @@ fn create(
     let cwd = process.cwd().to_string_lossy().into_owned();
     let path = env.iter().find_map(|pair| pair.strip_prefix("PATH="));
 
-    // A pod's own container is the pause program: no need to ask for layers.
-    let is_sandbox = annotation(&spec, "io.kubernetes.cri.container-type") == Some("sandbox");
-    let mut layers = || {
-        if is_sandbox {
-            Ok(Vec::<WasmLayer>::new())
-        } else {
-            wisp_image::layers(&request.containerd, &request.namespace, &request.id)
-        }
-    };
+    let mut layers = || wisp_image::layers(&request.containerd, &request.namespace, &request.id);
     let program = wisp_image::choose(&args, path, &cwd, &rootfs, &mut layers)?;
 
     let filters = spec
@@ -118,6 +111,7 @@ fn create(
         .transpose()?
         .unwrap_or_default();
     let cgroup = Cgroup::of(&spec, &request.id);
+    let shares_pids = shares_pids(&spec);
     groups::take(&spec)?;
     let (kind, spec, executor) = match program {
         Program::Native => {
@@ -140,7 +134,24 @@ fn create(
         }
     };
     let pid = build(request, bundle, spec, &cgroup, executor)?;
-    Ok((pid, kind))
+    Ok(Created {
+        pid,
+        kind,
+        cgroup,
+        shares_pids,
+    })
+}
+
+/// Without a pid namespace of its own a container's first process is nobody's
+/// init, and the kernel does not end the others with it.
+fn shares_pids(spec: &Spec) -> bool {
+    !spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.namespaces().as_ref())
+        .into_iter()
+        .flatten()
+        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
 fn build(
@@ -212,8 +223,4 @@ fn load_spec(path: &Path) -> Result<Spec, ContainerError> {
         path: path.to_owned(),
         reason: error.to_string(),
     })
-}
-
-fn annotation<'a>(spec: &'a Spec, key: &str) -> Option<&'a str> {
-    spec.annotations().as_ref()?.get(key).map(String::as_str)
 }

@@ -19,12 +19,12 @@ use wisp_config::Config;
 use wisp_engine::{HostPreopen, Prepared, Setup};
 use wisp_image::Program;
 
+use super::descriptors;
 use super::jail;
 use super::streams::Streams;
 use crate::bundle::Bundle;
 use crate::control::{Control, Report};
 use crate::error::ContainerError;
-use crate::mounts::open_descriptors;
 use crate::seccomp;
 
 /// How long an HTTP server may drain after SIGTERM before it ends by itself.
@@ -91,7 +91,7 @@ pub fn prepare(
     let streams = Streams::save()?;
     // What is open now, the guest needs (the mapped AOT file, its end of the
     // control socket); what libcontainer opens from here on, it does not.
-    let mut keep = open_descriptors()
+    let mut keep = descriptors::open()
         .map_err(|e| ContainerError::Init(format!("list open descriptors: {e}")))?;
     keep.retain(|fd| *fd != creator.descriptor());
     let guest = Guest {
@@ -229,7 +229,8 @@ impl Executor for Wasm {
             control.report(&Report::Failed(reason.clone()));
             ExecutorError::Other(reason)
         };
-        close_all_but(&keep).map_err(|e| failed(format!("close inherited descriptors: {e}")))?;
+        descriptors::close_all_but(&keep)
+            .map_err(|e| failed(format!("close inherited descriptors: {e}")))?;
         streams.restore().map_err(|e| failed(e.to_string()))?;
         seccomp::install(&filters).map_err(|e| failed(e.to_string()))?;
         let code = prepared.run(Setup {
@@ -258,25 +259,4 @@ impl Executor for Wasm {
         // grant; this process started with an empty one and keeps it.
         Ok(())
     }
-}
-
-/// Closes every descriptor above the standard streams that is not in `keep`
-/// (sorted).
-fn close_all_but(keep: &[RawFd]) -> Result<(), nix::errno::Errno> {
-    let mut from: libc::c_uint = 3;
-    for &kept in keep {
-        let kept = kept.unsigned_abs();
-        if kept > from {
-            close_range(from, kept - 1)?;
-        }
-        from = kept + 1;
-    }
-    close_range(from, libc::c_uint::MAX)
-}
-
-fn close_range(first: libc::c_uint, last: libc::c_uint) -> Result<(), nix::errno::Errno> {
-    // SAFETY: the descriptors in this range belong to libcontainer's setup,
-    // which this process has left for good: `exec` never returns to it.
-    let result = unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) };
-    nix::errno::Errno::result(result).map(drop)
 }

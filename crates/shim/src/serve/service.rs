@@ -29,7 +29,7 @@ use super::events::Publisher;
 use super::options::config_path;
 use super::reaper::Reaper;
 use super::stdio::{Kept, Owner, Streams};
-use super::task::{Created, Task, TaskError};
+use super::task::{Parts, Task, TaskError};
 
 /// The pod's containers.
 type Table = HashMap<String, Slot>;
@@ -177,7 +177,7 @@ impl Service {
                 () = creation.cancel.notified() => None,
             };
             match created {
-                Some((pid, kind)) => Ok((launch, pid, kind)),
+                Some(created) => Ok((launch, created)),
                 None => {
                     launch.kill();
                     Err(TaskError::Deleted(create.id.clone()))
@@ -186,19 +186,18 @@ impl Service {
         }
         .await;
         match made {
-            Ok((launch, pid, kind)) => {
-                let ended = self.reaper.exit_of(pid);
+            Ok((launch, created)) => {
+                let ended = self.reaper.exit_of(created.pid);
                 drop(starting);
-                let created = Created {
+                let parts = Parts {
                     id: create.id,
                     bundle: Bundle::new(create.bundle),
-                    pid,
-                    kind,
+                    created,
                     streams,
                     kept,
                     launch,
                 };
-                Ok(Task::new(created, ended, self.publisher.clone()))
+                Ok(Task::new(parts, ended, self.publisher.clone()))
             }
             Err(error) => {
                 drop(starting);

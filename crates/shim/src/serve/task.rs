@@ -8,10 +8,9 @@ use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, Ta
 use containerd_shim::protos::protobuf::MessageField;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use log::{debug, info, warn};
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
 use wisp_container::cgroup::{Cgroup, send};
-use wisp_container::{Bundle, ContainerError, Launch, ProgramKind};
+use wisp_container::{Bundle, ContainerError, Created, Launch};
 
 use super::events::{Event, Publisher};
 use super::stdio::{Kept, Streams};
@@ -62,15 +61,13 @@ pub enum TaskError {
 
 /// What a task is made from.
 #[derive(Debug)]
-pub struct Created {
+pub struct Parts {
     /// Container id.
     pub id: String,
     /// Its bundle.
     pub bundle: Bundle,
-    /// Its first process.
-    pub pid: i32,
-    /// What it runs.
-    pub kind: ProgramKind,
+    /// What the init role made.
+    pub created: Created,
     /// Streams as requested.
     pub streams: Streams,
     /// What the daemon keeps of them.
@@ -102,21 +99,25 @@ pub struct Task {
 impl Task {
     /// A container that waits for Start. Announces it, and from then on
     /// watches for its end.
-    pub fn new(created: Created, ended: oneshot::Receiver<u32>, publisher: Publisher) -> Arc<Self> {
-        let Created {
+    pub fn new(parts: Parts, ended: oneshot::Receiver<u32>, publisher: Publisher) -> Arc<Self> {
+        let Parts {
             id,
             bundle,
-            pid,
-            kind,
+            created:
+                Created {
+                    pid,
+                    kind,
+                    cgroup,
+                    shares_pids,
+                },
             streams,
             kept,
             launch,
-        } = created;
-        let spec = Spec::load(bundle.config()).unwrap_or_default();
+        } = parts;
         info!("container {id}: created, {kind:?}, pid {pid}");
         let task = Arc::new(Self {
-            cgroup: Cgroup::of(&spec, &id),
-            shares_pids: shares_pids(&spec),
+            cgroup,
+            shares_pids,
             id,
             bundle,
             pid,
@@ -374,18 +375,6 @@ impl Task {
         *deleted = true;
         Ok(exit)
     }
-}
-
-/// Without a pid namespace of its own a container's first process is nobody's
-/// init, and the kernel does not end the others with it.
-fn shares_pids(spec: &Spec) -> bool {
-    !spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.namespaces().as_ref())
-        .into_iter()
-        .flatten()
-        .any(|namespace| namespace.typ() == LinuxNamespaceType::Pid && namespace.path().is_none())
 }
 
 /// The time, as containerd's messages carry it.
