@@ -10,9 +10,10 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use oci_spec::runtime::{Capabilities, LinuxCapabilities, Mount, MountBuilder, RootBuilder, Spec};
+use oci_spec::runtime::{Mount, MountBuilder, RootBuilder, Spec};
 use wisp_capability::{RootAccess, Volume};
 
+use super::confine::no_capabilities;
 use crate::bundle::Bundle;
 use crate::error::ContainerError;
 use crate::mounts::{PointKind, mount_point};
@@ -160,16 +161,6 @@ pub fn spec(
         linux.set_seccomp(None);
     }
     Ok(out)
-}
-
-fn no_capabilities() -> LinuxCapabilities {
-    let mut none = LinuxCapabilities::default();
-    none.set_bounding(Some(Capabilities::new()));
-    none.set_effective(Some(Capabilities::new()));
-    none.set_inheritable(Some(Capabilities::new()));
-    none.set_permitted(Some(Capabilities::new()));
-    none.set_ambient(Some(Capabilities::new()));
-    none
 }
 
 fn inside(root: &str, place: &Path) -> PathBuf {

@@ -5,6 +5,7 @@
 //! it: the fork keeps the engine, the mapped code and the linked program, and
 //! only those descriptors that the guest needs.
 
+mod confine;
 mod descriptors;
 mod groups;
 mod jail;
