@@ -1,5 +1,10 @@
 //! containerd's API, for what `ctr` cannot ask for. Calls block.
 
+mod exec;
+mod resources;
+
+pub use self::exec::Exec;
+
 use crate::containerd::Containerd;
 use crate::wait::PATIENCE;
 use anyhow::{Context, Result, anyhow};
@@ -8,10 +13,8 @@ use containerd_client::services::v1::snapshots::MountsRequest;
 use containerd_client::services::v1::snapshots::snapshots_client::SnapshotsClient;
 use containerd_client::services::v1::tasks_client::TasksClient;
 use containerd_client::services::v1::{
-    CloseIoRequest, Container, CreateTaskRequest, DeleteTaskRequest, ExecProcessRequest,
-    GetContainerRequest, GetRequest, KillRequest, ListPidsRequest, MetricsRequest,
-    PauseTaskRequest, ResizePtyRequest, ResumeTaskRequest, StartRequest, UpdateContainerRequest,
-    UpdateTaskRequest, WaitRequest,
+    CloseIoRequest, Container, CreateTaskRequest, DeleteTaskRequest, GetContainerRequest,
+    GetRequest, KillRequest, ListPidsRequest, StartRequest, UpdateContainerRequest, WaitRequest,
 };
 use containerd_client::tonic::metadata::MetadataValue;
 use containerd_client::tonic::transport::Channel;
@@ -41,6 +44,19 @@ pub struct Streams {
     pub stdout: String,
     /// Standard error.
     pub stderr: String,
+    /// They are a terminal.
+    pub terminal: bool,
+}
+
+/// The code that a call was answered with: `Ok`, `NotFound`, ….
+pub fn code<T>(answer: &Result<T>) -> String {
+    match answer {
+        Ok(_) => "Ok".to_owned(),
+        Err(error) => {
+            let text = format!("{error:#}");
+            text.split(": ").nth(1).unwrap_or(&text).to_owned()
+        }
+    }
 }
 
 impl Client {
@@ -140,6 +156,7 @@ impl Client {
             stdin: streams.stdin.clone(),
             stdout: streams.stdout.clone(),
             stderr: streams.stderr.clone(),
+            terminal: streams.terminal,
             ..CreateTaskRequest::default()
         })?;
         let mut tasks = self.tasks();
@@ -263,81 +280,5 @@ impl Client {
             .call("pids", PATIENCE, self.tasks().list_pids(request))?
             .into_inner();
         Ok(found.processes.iter().map(|process| process.pid).collect())
-    }
-
-    /// Calls what wisp has not implemented yet and answers each one's name and
-    /// error, `None` for one that succeeded.
-    ///
-    /// # Errors
-    /// When a request cannot be made.
-    pub fn try_the_rest(&self, id: &str) -> Result<Vec<(&'static str, Option<String>)>> {
-        let id = id.to_owned();
-        let mut tasks = self.tasks();
-        let mut answers = Vec::new();
-        let mut note = |name, answer: Result<()>| {
-            answers.push((name, answer.err().map(|error| format!("{error:#}"))));
-        };
-
-        let pause = self.request(PauseTaskRequest {
-            container_id: id.clone(),
-        })?;
-        note(
-            "pause",
-            self.call("pause", PATIENCE, tasks.pause(pause)).map(drop),
-        );
-        let resume = self.request(ResumeTaskRequest {
-            container_id: id.clone(),
-        })?;
-        note(
-            "resume",
-            self.call("resume", PATIENCE, tasks.resume(resume))
-                .map(drop),
-        );
-        let update = self.request(UpdateTaskRequest {
-            container_id: id.clone(),
-            resources: Some(Any {
-                type_url: "types.containerd.io/opencontainers/runtime-spec/1/LinuxResources".into(),
-                value: b"{}".to_vec(),
-            }),
-            ..UpdateTaskRequest::default()
-        })?;
-        note(
-            "update",
-            self.call("update", PATIENCE, tasks.update(update))
-                .map(drop),
-        );
-        let exec = self.request(ExecProcessRequest {
-            container_id: id.clone(),
-            exec_id: "exec".into(),
-            spec: Some(Any {
-                type_url: "types.containerd.io/opencontainers/runtime-spec/1/Process".into(),
-                value: br#"{"args":["/bin/true"],"cwd":"/","user":{"uid":0,"gid":0}}"#.to_vec(),
-            }),
-            ..ExecProcessRequest::default()
-        })?;
-        note(
-            "exec",
-            self.call("exec", PATIENCE, tasks.exec(exec)).map(drop),
-        );
-        let resize = self.request(ResizePtyRequest {
-            container_id: id.clone(),
-            width: 80,
-            height: 24,
-            ..ResizePtyRequest::default()
-        })?;
-        note(
-            "resize",
-            self.call("resize", PATIENCE, tasks.resize_pty(resize))
-                .map(drop),
-        );
-        let metrics = self.request(MetricsRequest {
-            filters: vec![format!("id=={id}")],
-        })?;
-        // This one leaves out the tasks that cannot be measured.
-        let measured = self.call("metrics", PATIENCE, tasks.metrics(metrics))?;
-        if !measured.into_inner().metrics.is_empty() {
-            note("metrics", Ok(()));
-        }
-        Ok(answers)
     }
 }

@@ -2,7 +2,10 @@
 
 use crate::containerd::Containerd;
 use anyhow::{Context, Result, anyhow, bail};
-use containerd_client::events::{TaskCreate, TaskDelete, TaskExit, TaskStart};
+use containerd_client::events::{
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOom, TaskPaused,
+    TaskResumed, TaskStart,
+};
 use containerd_client::services::v1::events_client::EventsClient;
 use containerd_client::services::v1::{PublishRequest, SubscribeRequest};
 use containerd_client::tonic::Request;
@@ -21,6 +24,8 @@ pub struct Event {
     pub topic: String,
     /// Whose task.
     pub container: String,
+    /// The exec process it is about, or nothing.
+    pub exec: String,
     /// Its process.
     pub pid: u32,
     /// What it ended with, in events about its end.
@@ -141,6 +146,7 @@ fn listen(socket: PathBuf, namespace: &str, send: &Sender<Result<Event>>) -> Res
 fn decode(topic: String, any: &Any) -> Result<Option<Event>> {
     let bytes = any.value.as_slice();
     let context = || format!("decode {topic}");
+    let mut exec = String::new();
     let (container, pid, exit) = match topic.as_str() {
         "/tasks/create" => {
             let event = TaskCreate::decode(bytes).with_context(context)?;
@@ -150,8 +156,33 @@ fn decode(topic: String, any: &Any) -> Result<Option<Event>> {
             let event = TaskStart::decode(bytes).with_context(context)?;
             (event.container_id, event.pid, None)
         }
+        "/tasks/exec-added" => {
+            let event = TaskExecAdded::decode(bytes).with_context(context)?;
+            exec = event.exec_id;
+            (event.container_id, 0, None)
+        }
+        "/tasks/exec-started" => {
+            let event = TaskExecStarted::decode(bytes).with_context(context)?;
+            exec = event.exec_id;
+            (event.container_id, event.pid, None)
+        }
+        "/tasks/paused" => {
+            let event = TaskPaused::decode(bytes).with_context(context)?;
+            (event.container_id, 0, None)
+        }
+        "/tasks/resumed" => {
+            let event = TaskResumed::decode(bytes).with_context(context)?;
+            (event.container_id, 0, None)
+        }
+        "/tasks/oom" => {
+            let event = TaskOom::decode(bytes).with_context(context)?;
+            (event.container_id, 0, None)
+        }
         "/tasks/exit" => {
             let event = TaskExit::decode(bytes).with_context(context)?;
+            if event.id != event.container_id {
+                exec = event.id;
+            }
             (event.container_id, event.pid, Some(event.exit_status))
         }
         "/tasks/delete" => {
@@ -164,6 +195,7 @@ fn decode(topic: String, any: &Any) -> Result<Option<Event>> {
     Ok(Some(Event {
         topic,
         container,
+        exec,
         pid,
         exit,
     }))

@@ -17,6 +17,7 @@ pub mod oci;
 pub mod paths;
 pub mod processes;
 pub mod run;
+pub mod terminal;
 pub mod test;
 pub mod version;
 pub mod wait;

@@ -149,7 +149,7 @@ pub fn busybox(reference: &str, output: &Path) -> Result<()> {
     ];
     let applets = [
         "sh", "echo", "cat", "sleep", "true", "false", "ls", "id", "kill", "yes", "head", "mkdir",
-        "mount", "seq", "dd", "env", "pwd", "touch", "grep", "test",
+        "mount", "seq", "dd", "env", "pwd", "touch", "grep", "test", "tty", "stty",
     ];
     let links: Vec<String> = applets.iter().map(|name| format!("bin/{name}")).collect();
     entries.extend(links.iter().map(|link| Entry::Link(link, "busybox")));

@@ -203,6 +203,7 @@ impl<'t, 'n> Running<'t, 'n> {
             stdin,
             stdout: stdout.path(),
             stderr: stderr.path(),
+            ..Streams::default()
         };
         let api = test.api()?;
         let started = api.create(id, &streams).and_then(|_| {

@@ -1,5 +1,10 @@
 //! The container's cgroup, of either version and either driver.
 
+mod files;
+mod freezer;
+mod limits;
+mod oom;
+
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -15,6 +20,8 @@ use nix::sys::signal::kill;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
+pub use self::files::Version;
+pub use self::oom::{OomWatch, Seen};
 use crate::error::{ContainerError, chain};
 
 /// How often a cgroup is looked at again for processes that were forked since.

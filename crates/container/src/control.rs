@@ -1,11 +1,15 @@
-//! What the daemon and the init role say to each other, over one socket pair:
-//! a [`CreateRequest`] down, then [`Report`]s up, each one line of JSON.
+//! What the daemon and the roles that make processes say to each other, over
+//! one socket pair: a [`CreateRequest`] or [`ExecRequest`] down, then
+//! [`Report`]s up, each one line of JSON.
 
-use std::io::{self, BufRead, BufReader, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use oci_spec::runtime::Process;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
@@ -38,6 +42,32 @@ pub struct CreateRequest {
     pub config: Option<PathBuf>,
 }
 
+/// Everything the exec role needs to add a process to a container.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExecRequest {
+    /// containerd namespace.
+    pub namespace: String,
+    /// Container id.
+    pub id: String,
+    /// The OCI bundle, an absolute path.
+    pub bundle: PathBuf,
+    /// containerd's gRPC socket, where images are looked up.
+    pub containerd: String,
+    /// The config file that the container was created with.
+    pub config: Option<PathBuf>,
+    /// What the container runs.
+    pub kind: ProgramKind,
+    /// The container's first process.
+    pub pid: i32,
+    /// The same as a pidfd, a descriptor of the role. As long as that is alive,
+    /// the number above means the same process.
+    pub pidfd: RawFd,
+    /// Where the container is.
+    pub cgroup: Cgroup,
+    /// What to run, and as whom.
+    pub process: Process,
+}
+
 /// What kind of program a container runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,12 +92,16 @@ pub struct Created {
     pub shares_pids: bool,
 }
 
-/// One line from the init role.
+/// One line from a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Report {
+    /// A terminal's master comes with this line, as a descriptor.
+    Terminal,
     /// The container is created and waits for `Start`.
     Created(Created),
+    /// The further process is there: its pid in the daemon's namespace.
+    Added(i32),
     /// Something the node's admin should know; the container is fine.
     Warning(String),
     /// The program runs; for an HTTP component: its port listens.
@@ -76,14 +110,14 @@ pub enum Report {
     Failed(String),
 }
 
-/// The init role's end of the socket pair.
+/// A role's end of the socket pair.
 #[derive(Debug)]
 pub struct Control {
     stream: UnixStream,
 }
 
 impl Control {
-    /// Wraps the init role's end.
+    /// Wraps the role's end.
     pub fn new(stream: UnixStream) -> Self {
         Self { stream }
     }
@@ -92,7 +126,7 @@ impl Control {
     ///
     /// # Errors
     /// When the daemon is gone or the line is not a request.
-    pub fn request(&self) -> io::Result<CreateRequest> {
+    pub fn request<T: DeserializeOwned>(&self) -> io::Result<T> {
         let mut line = String::new();
         BufReader::new(&self.stream).read_line(&mut line)?;
         serde_json::from_str(&line).map_err(io::Error::from)
@@ -104,6 +138,28 @@ impl Control {
         if let Ok(mut line) = serde_json::to_vec(report) {
             line.push(b'\n');
             let _ = (&self.stream).write_all(&line);
+        }
+    }
+
+    /// Hands the daemon a terminal's master.
+    ///
+    /// # Errors
+    /// When the daemon is gone.
+    pub fn send_terminal(&self, master: impl AsFd) -> io::Result<()> {
+        let mut line = serde_json::to_vec(&Report::Terminal)?;
+        line.push(b'\n');
+        let descriptors = [master.as_fd().as_raw_fd()];
+        let sent = sendmsg::<UnixAddr>(
+            self.stream.as_raw_fd(),
+            &[IoSlice::new(&line)],
+            &[ControlMessage::ScmRights(&descriptors)],
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        )?;
+        if sent == line.len() {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::WriteZero.into())
         }
     }
 
@@ -145,7 +201,7 @@ mod tests {
         (&daemon).write_all(&line).expect("send");
 
         let control = Control::new(init);
-        let received = control.request().expect("receive");
+        let received: CreateRequest = control.request().expect("receive");
         assert_eq!(received.id, "c1");
         assert_eq!(received.rootfs[0].options, ["lowerdir=/a"]);
 
@@ -163,6 +219,6 @@ mod tests {
     fn a_request_that_is_not_json_is_an_error() {
         let (daemon, init) = UnixStream::pair().expect("socket pair");
         (&daemon).write_all(b"hello\n").expect("send");
-        assert!(Control::new(init).request().is_err());
+        assert!(Control::new(init).request::<CreateRequest>().is_err());
     }
 }

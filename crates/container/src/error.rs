@@ -97,6 +97,9 @@ pub enum ContainerError {
         /// The reason.
         source: io::Error,
     },
+    /// A limit cannot be set.
+    #[error("limit {0}")]
+    Limit(String),
     /// The init role could not be started or spoken to.
     #[error("init: {0}")]
     Init(String),

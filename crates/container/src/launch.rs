@@ -1,18 +1,21 @@
-//! The daemon's side of creating a container: start the init role, hear from it.
+//! The daemon's side of making a process: start the role that does it, hear
+//! from it.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 
 use log::warn;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use serde::Serialize;
+use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use crate::control::{CreateRequest, Created, Report};
+use crate::control::{CreateRequest, Created, ExecRequest, Report};
 use crate::error::ContainerError;
+use crate::reports::Reports;
 
 /// The three standard streams of a container's first process.
 #[derive(Debug)]
@@ -25,22 +28,45 @@ pub struct Stdio {
     pub stderr: OwnedFd,
 }
 
-/// A container being created or waiting for `Start`.
+/// A process being made or waiting for `Start`.
 #[derive(Debug)]
 pub struct Launch {
-    control: BufReader<UnixStream>,
+    reports: Reports,
     id: String,
     creator: u32,
 }
 
 /// Starts the init role for `request` with `stdio` as the container's streams.
 ///
-/// The role runs from `/proc/self/exe`, so an upgrade that replaces the binary
-/// on disk never mixes two versions in one pod.
-///
 /// # Errors
 /// When no process or descriptor is to be had.
 pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, ContainerError> {
+    run("init", &request.id, request, stdio, None).await
+}
+
+/// Starts the exec role with `stdio` as the new process's streams. `first` is
+/// the container's first process as a pidfd.
+///
+/// # Errors
+/// When no process or descriptor is to be had.
+pub async fn launch_exec(
+    mut request: ExecRequest,
+    first: &OwnedFd,
+    stdio: Stdio,
+) -> Result<Launch, ContainerError> {
+    request.pidfd = first.as_raw_fd();
+    run("exec", &request.id, &request, stdio, Some(first.as_fd())).await
+}
+
+/// The role runs from `/proc/self/exe`, so an upgrade that replaces the binary
+/// on disk never mixes two versions in one pod.
+async fn run(
+    role: &str,
+    id: &str,
+    request: &impl Serialize,
+    stdio: Stdio,
+    passed: Option<BorrowedFd<'_>>,
+) -> Result<Launch, ContainerError> {
     let (ours, theirs) = StdUnixStream::pair().map_err(init_error("socket pair"))?;
     ours.set_nonblocking(true)
         .map_err(init_error("socket pair"))?;
@@ -49,7 +75,7 @@ pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, Con
     let mut command = Command::new("/proc/self/exe");
     command
         .arg0("containerd-shim-wisp-v1")
-        .args(["init", &theirs.as_raw_fd().to_string()])
+        .args([role, &theirs.as_raw_fd().to_string()])
         .env_clear()
         // A group of its own, so that a creation can be ended as a whole.
         .process_group(0)
@@ -63,9 +89,15 @@ pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, Con
     }
     // The daemon has one thread, so no other spawn can inherit the descriptor
     // while it is without CLOEXEC.
-    fcntl(&theirs, FcntlArg::F_SETFD(FdFlag::empty()))
-        .map_err(|e| ContainerError::Init(format!("pass the control socket: {e}")))?;
-    let child = command.spawn().map_err(init_error("start"))?;
+    pass(theirs.as_fd(), FdFlag::empty())?;
+    if let Some(passed) = passed {
+        pass(passed, FdFlag::empty())?;
+    }
+    let spawned = command.spawn();
+    if let Some(passed) = passed {
+        pass(passed, FdFlag::FD_CLOEXEC)?;
+    }
+    let child = spawned.map_err(init_error("start"))?;
     drop(theirs);
     // The command holds the container's streams; a stream kept open here would
     // keep its reader from seeing the end.
@@ -79,10 +111,16 @@ pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, Con
         .await
         .map_err(init_error("send the request"))?;
     Ok(Launch {
-        control: BufReader::new(control),
-        id: request.id.clone(),
+        reports: Reports::new(control),
+        id: id.to_owned(),
         creator: child.id(),
     })
+}
+
+fn pass(fd: BorrowedFd<'_>, flag: FdFlag) -> Result<(), ContainerError> {
+    fcntl(fd, FcntlArg::F_SETFD(flag))
+        .map(drop)
+        .map_err(|e| ContainerError::Init(format!("pass a descriptor: {e}")))
 }
 
 fn init_error(what: &'static str) -> impl Fn(io::Error) -> ContainerError {
@@ -91,25 +129,18 @@ fn init_error(what: &'static str) -> impl Fn(io::Error) -> ContainerError {
 
 impl Launch {
     async fn report(&mut self) -> Result<Option<Report>, ContainerError> {
-        let mut line = String::new();
         loop {
-            line.clear();
-            let read = self
-                .control
-                .read_line(&mut line)
-                .await
-                .map_err(init_error("hear from it"))?;
-            if read == 0 {
-                return Ok(None);
-            }
-            match serde_json::from_str(&line) {
-                Ok(Report::Warning(text)) => warn!("container {}: {text}", self.id),
-                Ok(report) => return Ok(Some(report)),
-                Err(error) => {
-                    return Err(ContainerError::Init(format!("malformed report: {error}")));
-                }
+            match self.reports.next().await? {
+                Some(Report::Warning(text)) => warn!("container {}: {text}", self.id),
+                Some(Report::Terminal) => {}
+                other => return Ok(other),
             }
         }
+    }
+
+    /// The master of the process's terminal, once it has been created with one.
+    pub fn terminal(&mut self) -> Option<OwnedFd> {
+        self.reports.descriptor()
     }
 
     /// Kills the process that creates the container and those it has forked.
@@ -139,6 +170,23 @@ impl Launch {
             ))),
             None => Err(ContainerError::Init(
                 "ended before the container was created".into(),
+            )),
+        }
+    }
+
+    /// Waits until the further process is there; answers its pid.
+    ///
+    /// # Errors
+    /// The exec role's own reason, or that it died without giving one.
+    pub async fn added(&mut self) -> Result<i32, ContainerError> {
+        match self.report().await? {
+            Some(Report::Added(pid)) => Ok(pid),
+            Some(Report::Failed(reason)) => Err(ContainerError::Refused(reason)),
+            Some(other) => Err(ContainerError::Init(format!(
+                "expected the process, got {other:?}"
+            ))),
+            None => Err(ContainerError::Init(
+                "ended before the process was there".into(),
             )),
         }
     }

@@ -14,9 +14,11 @@ mod error;
 pub mod init;
 mod launch;
 mod mounts;
+mod reports;
 mod seccomp;
 
 pub use bundle::Bundle;
-pub use control::{CreateRequest, Created, ProgramKind, RootfsMount};
+pub use control::{CreateRequest, Created, ExecRequest, ProgramKind, RootfsMount};
 pub use error::ContainerError;
-pub use launch::{Launch, Stdio, launch};
+pub use launch::{Launch, Stdio, launch, launch_exec};
+pub use oci_spec::runtime::{LinuxResources, Process};

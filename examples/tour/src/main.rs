@@ -107,6 +107,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: stdio::both,
     },
     Subcommand {
+        name: "terminal",
+        arguments: "",
+        run: stdio::terminal,
+    },
+    Subcommand {
         name: "tcp-connect",
         arguments: "host:port",
         run: net::tcp_connect,

@@ -1,7 +1,7 @@
 //! The three standard streams.
 
 use crate::{Outcome, argument};
-use std::io::{self, BufWriter, Read, Write};
+use std::io::{self, BufWriter, IsTerminal, Read, Write};
 
 /// Copies stdin to stdout until stdin ends.
 pub fn cat(_: &[String]) -> Outcome {
@@ -48,6 +48,19 @@ pub fn both(_: &[String]) -> Outcome {
     for turn in 1..=3 {
         println!("stdout {turn}");
         eprintln!("stderr {turn}");
+    }
+    Ok(())
+}
+
+/// Says of each stream whether it is a terminal.
+pub fn terminal(_: &[String]) -> Outcome {
+    let streams = [
+        ("stdin", io::stdin().is_terminal()),
+        ("stdout", io::stdout().is_terminal()),
+        ("stderr", io::stderr().is_terminal()),
+    ];
+    for (name, is_terminal) in streams {
+        println!("{name} {}", if is_terminal { "yes" } else { "no" });
     }
     Ok(())
 }

@@ -145,6 +145,8 @@ pub fn spec(
     out.set_mounts(Some(mounts));
     if let Some(process) = out.process_mut() {
         process.set_cwd(PathBuf::from("/"));
+        // It has one of the host's, which init has made.
+        process.set_terminal(Some(false));
         process.set_no_new_privileges(Some(true));
         process.set_apparmor_profile(None);
         process.set_capabilities(Some(no_capabilities()));

@@ -11,6 +11,7 @@ mod groups;
 mod jail;
 mod native;
 mod streams;
+mod terminal;
 mod wasm;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -25,6 +26,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use wisp_config::Config;
 use wisp_image::{Program, Rootfs};
 
+use self::terminal::ConsoleSocket;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::control::{Control, CreateRequest, Created, ProgramKind, Report};
@@ -47,7 +49,7 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
     // by the container; and should the daemon be gone already, so is the socket.)
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
         .map_err(|e| format!("parent death signal: {e}"))?;
-    let request = control.request().map_err(|e| format!("request: {e}"))?;
+    let request: CreateRequest = control.request().map_err(|e| format!("request: {e}"))?;
     let bundle = Bundle::new(&request.bundle);
     match create(&request, &bundle, &control) {
         Ok(created) => {
@@ -91,11 +93,7 @@ fn create(
         .process()
         .as_ref()
         .ok_or_else(|| ContainerError::Unsupported("the spec has no process".into()))?;
-    if process.terminal() == Some(true) {
-        return Err(ContainerError::Unsupported(
-            "process.terminal: terminals are not supported yet; run without -t".into(),
-        ));
-    }
+    let has_terminal = process.terminal() == Some(true);
     let args = process.args().clone().unwrap_or_default();
     let env = process.env().clone().unwrap_or_default();
     let cwd = process.cwd().to_string_lossy().into_owned();
@@ -117,7 +115,7 @@ fn create(
     let (kind, spec, executor) = match program {
         Program::Native => {
             let spec = native::spec(&spec, &root_path);
-            let executor = native::Native::new(filters, control)?;
+            let executor = native::Native::new(filters, control, has_terminal)?;
             (
                 ProgramKind::Native,
                 spec,
@@ -125,6 +123,9 @@ fn create(
             )
         }
         wasm => {
+            if has_terminal {
+                terminal::open(process, control)?;
+            }
             let (spec, executor) =
                 wasm::prepare(&spec, &root_path, wasm, &config, bundle, filters, control)?;
             (
@@ -134,7 +135,7 @@ fn create(
             )
         }
     };
-    let pid = build(request, bundle, spec, &cgroup, executor)?;
+    let pid = build(request, bundle, spec, &cgroup, executor, control)?;
     Ok(Created {
         pid,
         kind,
@@ -161,6 +162,7 @@ fn build(
     mut spec: Spec,
     cgroup: &Cgroup,
     executor: Box<dyn Executor>,
+    control: &Control,
 ) -> Result<i32, ContainerError> {
     if let Some(linux) = spec.linux_mut() {
         linux.set_cgroups_path(Some(cgroup.path().to_owned()));
@@ -177,12 +179,18 @@ fn build(
             reason: error.to_string(),
         })?;
     let failed = |source| ContainerError::library("create", &request.id, source);
+    let process = spec.process().clone().unwrap_or_default();
+    let console = match process.terminal() {
+        Some(true) => Some(ConsoleSocket::listen(&own)?),
+        _ => None,
+    };
     let container = ContainerBuilder::new(request.id.clone(), SyscallType::default())
         .validate_id()
         .map_err(failed)?
         .with_executor(BoxedExecutor(executor))
         .with_root_path(bundle.state())
         .map_err(failed)?
+        .with_console_socket(console.as_ref().map(ConsoleSocket::path))
         .as_init(&own)
         .with_systemd(cgroup.systemd())
         .with_detach(true)
@@ -192,6 +200,9 @@ fn build(
         .as_sibling(false)
         .build()
         .map_err(failed)?;
+    if let Some(console) = console {
+        console.forward(&process, control)?;
+    }
     container
         .pid()
         .map(|pid| pid.as_raw())

@@ -22,20 +22,28 @@ use crate::seccomp;
 pub struct Native {
     filters: Rc<Vec<BpfProgram>>,
     control: Rc<Control>,
-    streams: Rc<Streams>,
+    /// None if libcontainer makes a terminal in their place.
+    streams: Option<Rc<Streams>>,
 }
 
 impl Native {
     /// # Errors
     /// When descriptors run out.
-    pub fn new(filters: Vec<BpfProgram>, control: &Control) -> Result<Self, ContainerError> {
+    pub fn new(
+        filters: Vec<BpfProgram>,
+        control: &Control,
+        terminal: bool,
+    ) -> Result<Self, ContainerError> {
         let control = control
             .try_clone()
             .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
         Ok(Self {
             filters: Rc::new(filters),
             control: Rc::new(control),
-            streams: Rc::new(Streams::save()?),
+            streams: match terminal {
+                true => None,
+                false => Some(Rc::new(Streams::save()?)),
+            },
         })
     }
 }
@@ -52,9 +60,9 @@ pub fn spec(spec: &Spec, root: &Path) -> Spec {
 
 impl Executor for Native {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let result = self
-            .streams
-            .restore()
+        let streams = self.streams.as_ref();
+        let result = streams
+            .map_or(Ok(()), |streams| streams.restore())
             .and_then(|()| seccomp::install(&self.filters))
             .map_err(|e| ExecutorError::Other(e.to_string()))
             .and_then(|()| DefaultExecutor {}.exec(spec));

@@ -22,6 +22,7 @@ use wisp_image::Program;
 use super::descriptors;
 use super::jail;
 use super::streams::Streams;
+use super::terminal;
 use crate::bundle::Bundle;
 use crate::control::{Control, Report};
 use crate::error::ContainerError;
@@ -232,6 +233,7 @@ impl Executor for Wasm {
         descriptors::close_all_but(&keep)
             .map_err(|e| failed(format!("close inherited descriptors: {e}")))?;
         streams.restore().map_err(|e| failed(e.to_string()))?;
+        terminal::control();
         seccomp::install(&filters).map_err(|e| failed(e.to_string()))?;
         let code = prepared.run(Setup {
             grant,

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use containerd_shim::Context;
-use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskStart};
+use containerd_shim::protos::events::task::{
+    TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+};
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 use containerd_shim::protos::shim::event::Envelope;
@@ -15,7 +17,7 @@ use log::warn;
 use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use super::task::now;
+use super::process::now;
 
 /// Events kept while containerd is away. A pod makes a handful per container;
 /// who waits for more than this asks containerd for the state anyway.
@@ -30,7 +32,13 @@ pub enum Event {
     Create(TaskCreate),
     /// Started.
     Start(TaskStart),
-    /// Its first process ended.
+    /// All its processes have been stopped.
+    Paused(TaskPaused),
+    /// They go on.
+    Resumed(TaskResumed),
+    /// It has run out of memory.
+    Oom(TaskOOM),
+    /// One of its processes that containerd knows has ended.
     Exit(TaskExit),
     /// Removed.
     Delete(TaskDelete),
@@ -42,6 +50,9 @@ impl Event {
         let (topic, name, value) = match self {
             Self::Create(e) => ("/tasks/create", "TaskCreate", e.write_to_bytes()?),
             Self::Start(e) => ("/tasks/start", "TaskStart", e.write_to_bytes()?),
+            Self::Paused(e) => ("/tasks/paused", "TaskPaused", e.write_to_bytes()?),
+            Self::Resumed(e) => ("/tasks/resumed", "TaskResumed", e.write_to_bytes()?),
+            Self::Oom(e) => ("/tasks/oom", "TaskOOM", e.write_to_bytes()?),
             Self::Exit(e) => ("/tasks/exit", "TaskExit", e.write_to_bytes()?),
             Self::Delete(e) => ("/tasks/delete", "TaskDelete", e.write_to_bytes()?),
         };

@@ -64,7 +64,7 @@ impl Log for FifoLogger {
 fn line(namespace: &str, pod: &str, record: &Record) -> String {
     format!(
         "time={} level={} msg={:?} namespace={namespace} pod={pod} runtime=wisp\n",
-        rfc3339(&super::task::now()),
+        rfc3339(&super::process::now()),
         record.level().as_str().to_lowercase(),
         record.args().to_string(),
     )

@@ -3,13 +3,21 @@
 //! It is the process that stays for as long as the pod lives, once per pod, so
 //! it does nothing that another process can do: no Wasm, no gRPC, no compiler.
 
+mod create;
+mod error;
 mod events;
 mod logger;
+mod metrics;
+mod oom;
 mod options;
+mod pause;
+mod process;
 mod reaper;
 mod service;
 mod stdio;
 mod task;
+mod terminal;
+mod update;
 
 use std::collections::HashMap;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};

@@ -3,7 +3,6 @@
 //! Source: containerd, `api/runtime/task/v3/shim.proto`.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -20,16 +19,15 @@ use containerd_shim::protos::api::{
 use containerd_shim::protos::protobuf::{EnumOrUnknown, MessageField};
 use containerd_shim::protos::shim_async::Task as TaskApi;
 use containerd_shim::protos::ttrpc::asynchronous::TtrpcContext;
-use containerd_shim::protos::ttrpc::{self, Code, get_status};
+use containerd_shim::protos::ttrpc::{self, Code};
 use log::warn;
 use tokio::sync::Notify;
-use wisp_container::{Bundle, CreateRequest, RootfsMount, launch};
 
+use super::create::Creation;
+use super::error::{TaskError, status, unimplemented};
 use super::events::Publisher;
-use super::options::config_path;
 use super::reaper::Reaper;
-use super::stdio::{Kept, Owner, Streams};
-use super::task::{Parts, Task, TaskError};
+use super::task::Task;
 
 /// The pod's containers.
 type Table = HashMap<String, Slot>;
@@ -42,13 +40,6 @@ enum Slot {
     Ready(Arc<Task>),
 }
 
-/// A Create under way.
-#[derive(Debug, Default)]
-struct Creation {
-    cancel: Notify,
-    ended: Notify,
-}
-
 /// A daemon that nobody has called for this long was started by a `start` that
 /// containerd gave up, and nobody knows of it.
 const UNCALLED: Duration = Duration::from_secs(10);
@@ -56,10 +47,10 @@ const UNCALLED: Duration = Duration::from_secs(10);
 /// Implements the task API.
 #[derive(Debug)]
 pub struct Service {
-    namespace: String,
-    containerd: String,
-    reaper: Reaper,
-    publisher: Publisher,
+    pub(super) namespace: String,
+    pub(super) containerd: String,
+    pub(super) reaper: Reaper,
+    pub(super) publisher: Publisher,
     tasks: Mutex<Table>,
     called: AtomicBool,
     shutdown: Notify,
@@ -115,129 +106,14 @@ impl Service {
     fn task(&self, id: &str, exec_id: &str) -> Result<Arc<Task>, ttrpc::Error> {
         let slot = self.table().get(id).cloned();
         let Some(Slot::Ready(task)) = slot else {
-            return Err(not_found(id));
+            return Err(TaskError::NotFound(format!("container {id}")).into());
         };
         if exec_id.is_empty() {
             Ok(task)
         } else {
-            Err(status(
-                Code::NOT_FOUND,
-                format!("container {id} has no exec process {exec_id}"),
-            ))
+            Err(TaskError::NotFound(format!("process {exec_id} of container {id}")).into())
         }
     }
-
-    async fn create_task(
-        &self,
-        request: CreateTaskRequest,
-        creation: &Creation,
-    ) -> Result<Arc<Task>, ttrpc::Error> {
-        if !request.checkpoint.is_empty() {
-            return Err(unimplemented("Create from a checkpoint"));
-        }
-        if request.terminal {
-            return Err(unimplemented("a terminal (ctr -t, tty: true)"));
-        }
-        let config = config_path(request.options.as_ref())
-            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
-        let streams = Streams {
-            stdin: request.stdin,
-            stdout: request.stdout,
-            stderr: request.stderr,
-        };
-        let owner = Owner {
-            namespace: &self.namespace,
-            id: &request.id,
-        };
-        let (stdio, kept) = streams
-            .open(owner, &self.reaper)
-            .await
-            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
-        let create = CreateRequest {
-            namespace: self.namespace.clone(),
-            id: request.id,
-            bundle: PathBuf::from(&request.bundle),
-            rootfs: request
-                .rootfs
-                .into_iter()
-                .map(|mount| RootfsMount {
-                    kind: mount.type_,
-                    source: mount.source,
-                    options: mount.options,
-                })
-                .collect(),
-            containerd: self.containerd.clone(),
-            config,
-        };
-        let starting = self.reaper.starting();
-        let made = async {
-            let mut launch = launch(&create, stdio).await?;
-            let created = tokio::select! {
-                created = launch.created() => Some(created?),
-                () = creation.cancel.notified() => None,
-            };
-            match created {
-                Some(created) => Ok((launch, created)),
-                None => {
-                    launch.kill();
-                    Err(TaskError::Deleted(create.id.clone()))
-                }
-            }
-        }
-        .await;
-        match made {
-            Ok((launch, created)) => {
-                let ended = self.reaper.exit_of(created.pid);
-                drop(starting);
-                let parts = Parts {
-                    id: create.id,
-                    bundle: Bundle::new(create.bundle),
-                    created,
-                    streams,
-                    kept,
-                    launch,
-                };
-                Ok(Task::new(parts, ended, self.publisher.clone()))
-            }
-            Err(error) => {
-                drop(starting);
-                self.undo(&create, kept).await;
-                Err(refused(&error))
-            }
-        }
-    }
-
-    /// The init role cleans up after itself; this is for one that was killed.
-    async fn undo(&self, create: &CreateRequest, kept: Kept) {
-        if let Err(error) = Bundle::new(&create.bundle).abandon(&create.id) {
-            warn!("container {}: {error}", create.id);
-        }
-        kept.close().await;
-    }
-}
-
-fn status(code: Code, text: impl Into<String>) -> ttrpc::Error {
-    ttrpc::Error::RpcStatus(get_status(code, text.into()))
-}
-
-fn not_found(id: &str) -> ttrpc::Error {
-    status(Code::NOT_FOUND, format!("container {id} not found"))
-}
-
-fn unimplemented(what: &str) -> ttrpc::Error {
-    status(
-        Code::UNIMPLEMENTED,
-        format!("{what} is not implemented by wisp"),
-    )
-}
-
-fn refused(error: &TaskError) -> ttrpc::Error {
-    let code = match error {
-        TaskError::State { .. } => Code::FAILED_PRECONDITION,
-        TaskError::Finished(_) | TaskError::Deleted(_) => Code::NOT_FOUND,
-        TaskError::Container(_) | TaskError::Signal { .. } => Code::UNKNOWN,
-    };
-    status(code, error.to_string())
 }
 
 #[async_trait]
@@ -252,10 +128,7 @@ impl TaskApi for Service {
         {
             let mut table = self.table();
             if table.contains_key(&id) {
-                return Err(status(
-                    Code::ALREADY_EXISTS,
-                    format!("container {id} already exists"),
-                ));
+                return Err(TaskError::Exists(format!("container {id}")).into());
             }
             table.insert(id.clone(), Slot::Creating(creation.clone()));
         }
@@ -279,7 +152,7 @@ impl TaskApi for Service {
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
         let task = self.task(&request.id, &request.exec_id)?;
-        task.start().await.map_err(|error| refused(&error))?;
+        task.start().await?;
         Ok(StartResponse {
             pid: task.pid(),
             ..StartResponse::default()
@@ -288,8 +161,8 @@ impl TaskApi for Service {
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
         let task = self.task(&request.id, &request.exec_id)?;
-        let (status, exit) = task.status();
-        let streams = task.streams().clone();
+        let (status, exit) = task.status_of(task.process());
+        let streams = task.process().streams().clone();
         Ok(StateResponse {
             id: task.id().to_owned(),
             bundle: task.bundle().path().to_string_lossy().into_owned(),
@@ -298,6 +171,7 @@ impl TaskApi for Service {
             stdin: streams.stdin,
             stdout: streams.stdout,
             stderr: streams.stderr,
+            terminal: streams.terminal,
             exit_status: exit.as_ref().map(|exit| exit.status).unwrap_or_default(),
             exited_at: exit.map(|exit| exit.at).into(),
             ..StateResponse::default()
@@ -312,13 +186,16 @@ impl TaskApi for Service {
                 format!("signal {} does not exist", request.signal),
             )
         })?;
-        task.kill(signal, request.all)
-            .map_err(|error| refused(&error))?;
+        task.kill(signal, request.all)?;
         Ok(Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
-        let exit = self.task(&request.id, &request.exec_id)?.wait().await;
+        let exit = self
+            .task(&request.id, &request.exec_id)?
+            .process()
+            .wait()
+            .await;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: MessageField::some(exit.at),
@@ -340,7 +217,7 @@ impl TaskApi for Service {
             ended.await;
         }
         let task = self.task(&request.id, &request.exec_id)?;
-        let exit = task.delete().await.map_err(|error| refused(&error))?;
+        let exit = task.delete().await?;
         self.table().remove(&request.id);
         Ok(DeleteResponse {
             pid: task.pid(),
@@ -351,10 +228,7 @@ impl TaskApi for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> TtrpcResult<PidsResponse> {
-        let pids = self
-            .task(&request.id, "")?
-            .pids()
-            .map_err(|error| refused(&error))?;
+        let pids = self.task(&request.id, "")?.pids()?;
         Ok(PidsResponse {
             processes: pids
                 .into_iter()
@@ -370,7 +244,7 @@ impl TaskApi for Service {
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
         let task = self.task(&request.id, &request.exec_id)?;
         if request.stdin {
-            task.close_stdin();
+            task.process().close_stdin();
         }
         Ok(Empty::default())
     }
@@ -405,27 +279,37 @@ impl TaskApi for Service {
         Err(unimplemented("Exec"))
     }
 
-    async fn resize_pty(&self, _: &TtrpcContext, _: ResizePtyRequest) -> TtrpcResult<Empty> {
-        Err(unimplemented("ResizePty"))
+    async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
+        let task = self.task(&request.id, &request.exec_id)?;
+        task.process().resize(request.width, request.height)?;
+        Ok(Empty::default())
     }
 
-    async fn pause(&self, _: &TtrpcContext, _: PauseRequest) -> TtrpcResult<Empty> {
-        Err(unimplemented("Pause"))
+    async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
+        self.task(&request.id, "")?.pause().await?;
+        Ok(Empty::default())
     }
 
-    async fn resume(&self, _: &TtrpcContext, _: ResumeRequest) -> TtrpcResult<Empty> {
-        Err(unimplemented("Resume"))
+    async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
+        self.task(&request.id, "")?.resume()?;
+        Ok(Empty::default())
     }
 
     async fn checkpoint(&self, _: &TtrpcContext, _: CheckpointTaskRequest) -> TtrpcResult<Empty> {
         Err(unimplemented("Checkpoint"))
     }
 
-    async fn update(&self, _: &TtrpcContext, _: UpdateTaskRequest) -> TtrpcResult<Empty> {
-        Err(unimplemented("Update"))
+    async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
+        let task = self.task(&request.id, "")?;
+        task.update(&request.resources.unwrap_or_default().value)?;
+        Ok(Empty::default())
     }
 
-    async fn stats(&self, _: &TtrpcContext, _: StatsRequest) -> TtrpcResult<StatsResponse> {
-        Err(unimplemented("Stats"))
+    async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
+        let metrics = self.task(&request.id, "")?.metrics()?;
+        Ok(StatsResponse {
+            stats: MessageField::some(metrics),
+            ..StatsResponse::default()
+        })
     }
 }

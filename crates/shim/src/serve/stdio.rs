@@ -26,11 +26,12 @@ use tokio::net::unix::pipe::Receiver;
 use wisp_container::Stdio;
 
 use super::reaper::Reaper;
+use super::terminal::Terminal;
 
 /// How long a logging program may take to get ready, and to end.
 const LOGGER_PATIENCE: Duration = Duration::from_secs(10);
 
-/// Streams as a Create request names them; empty means none.
+/// Streams as a Create or Exec request names them; empty means none.
 #[derive(Clone, Debug, Default)]
 pub struct Streams {
     /// Path of a FIFO.
@@ -39,6 +40,8 @@ pub struct Streams {
     pub stdout: String,
     /// Path or URI.
     pub stderr: String,
+    /// They are a terminal's: stdin and stdout; it has no stderr of its own.
+    pub terminal: bool,
 }
 
 /// What the daemon keeps of a container's streams.
@@ -47,6 +50,10 @@ pub struct Kept {
     stdin: Stdin,
     readers: Vec<OwnedFd>,
     logger: Option<Logger>,
+    /// What a terminal is to be connected to, and the terminal then.
+    input: Option<OwnedFd>,
+    output: Option<OwnedFd>,
+    terminal: Option<Terminal>,
 }
 
 /// The daemon's hold on a container's stdin.
@@ -105,6 +112,9 @@ impl Streams {
         owner: Owner<'_>,
         reaper: &Reaper,
     ) -> anyhow::Result<Stdio> {
+        if self.terminal {
+            return self.open_for_terminal(kept, owner, reaper).await;
+        }
         let stdin = match target(&self.stdin).context("stdin")? {
             Target::None => null()?,
             Target::Fifo(path) => {
@@ -141,7 +151,76 @@ impl Streams {
     }
 }
 
+impl Streams {
+    /// Opens what a terminal's bytes come from and go to. The process gets the
+    /// terminal itself, from whoever makes it.
+    async fn open_for_terminal(
+        &self,
+        kept: &mut Kept,
+        owner: Owner<'_>,
+        reaper: &Reaper,
+    ) -> anyhow::Result<Stdio> {
+        match target(&self.stdin).context("stdin")? {
+            Target::None => {}
+            Target::Fifo(path) => {
+                let failed = || format!("stdin: open {}", path.display());
+                kept.input = Some(open(&path, OFlag::O_RDONLY).with_context(failed)?);
+                // Held at once: nobody at a terminal has said all before Start.
+                let writer = open(&path, OFlag::O_WRONLY).with_context(failed)?;
+                kept.stdin = Stdin::Held { _writer: writer };
+            }
+            _ => bail!("stdin {}: only a FIFO can be read", self.stdin),
+        }
+        kept.output = Some(match target(&self.stdout).context("stdout")? {
+            Target::Binary { program, args } => {
+                start_logger(&program, &args, owner, reaper, kept)
+                    .await
+                    .with_context(|| format!("logging program {}", program.display()))?
+                    .0
+            }
+            other => writer(other, "stdout", kept)?,
+        });
+        Ok(Stdio {
+            stdin: null()?,
+            stdout: null()?,
+            stderr: null()?,
+        })
+    }
+}
+
 impl Kept {
+    /// Connects the terminal that has been made, if one was to be.
+    ///
+    /// # Errors
+    /// When it was not made, or one was made that nobody asked for.
+    pub fn connect(&mut self, master: Option<OwnedFd>) -> anyhow::Result<()> {
+        match (self.output.take(), master) {
+            (None, None) => Ok(()),
+            (Some(output), Some(master)) => {
+                let input = self.input.take();
+                self.terminal = Some(Terminal::connect(master, input, output)?);
+                Ok(())
+            }
+            (Some(_), None) => {
+                bail!("a terminal was asked for, but the spec's process.terminal is not set")
+            }
+            (None, Some(_)) => {
+                bail!("the spec's process.terminal is set, but no terminal was asked for")
+            }
+        }
+    }
+
+    /// Says how large the terminal's window is; nothing to do without one.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn resize(&self, width: u32, height: u32) -> io::Result<()> {
+        match &self.terminal {
+            Some(terminal) => terminal.resize(width, height),
+            None => Ok(()),
+        }
+    }
+
     /// Holds stdin open from Start until CloseIO. A client that came and went
     /// before Start has sent all it had: `ctr`, given a short input, closes it
     /// before it knows the task, and never calls CloseIO.
@@ -149,6 +228,9 @@ impl Kept {
     /// # Errors
     /// When the FIFO cannot be opened again.
     pub fn hold_stdin(&mut self) -> anyhow::Result<()> {
+        if matches!(self.stdin, Stdin::Held { .. }) {
+            return Ok(());
+        }
         if let Stdin::Waiting { reader, path } = std::mem::take(&mut self.stdin) {
             let mut poll = [PollFd::new(reader.as_fd(), PollFlags::empty())];
             nix::poll::poll(&mut poll, PollTimeout::ZERO).context("poll stdin")?;
@@ -173,6 +255,9 @@ impl Kept {
     /// container's processes, gets a while to write what it has.
     pub async fn close(mut self) {
         self.stdin = Stdin::Free;
+        if let Some(terminal) = self.terminal.take() {
+            terminal.close().await;
+        }
         self.readers.clear();
         let Some(Logger { pid, ended }) = self.logger.take() else {
             return;

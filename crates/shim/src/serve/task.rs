@@ -1,63 +1,25 @@
-//! One container in the daemon: its state, and what moves it on.
+//! One container in the daemon: its first process, and what moves it on.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use containerd_shim::protos::api::Status;
 use containerd_shim::protos::events::task::{TaskCreate, TaskDelete, TaskExit, TaskIO, TaskStart};
 use containerd_shim::protos::protobuf::MessageField;
-use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use log::{debug, info, warn};
-use tokio::sync::{Mutex as AsyncMutex, oneshot, watch};
-use wisp_container::cgroup::{Cgroup, send};
-use wisp_container::{Bundle, ContainerError, Created, Launch};
+use tokio::sync::{Mutex as AsyncMutex, oneshot};
+use wisp_container::cgroup::Cgroup;
+use wisp_container::{Bundle, Created, Launch};
 
+use super::error::TaskError;
 use super::events::{Event, Publisher};
+use super::oom::Oom;
+use super::pause::Freeze;
+use super::process::{Exit, Process};
 use super::stdio::{Kept, Streams};
 
 /// How long a process that reported why it cannot run may take to end.
 const LAST_WORDS: Duration = Duration::from_secs(2);
-
-/// How a container ended.
-#[derive(Clone, Debug)]
-pub struct Exit {
-    /// Its code, or 128 plus the signal.
-    pub status: u32,
-    /// When the daemon heard of it.
-    pub at: Timestamp,
-}
-
-/// Why a call on a task is refused.
-#[derive(Debug, thiserror::Error)]
-pub enum TaskError {
-    /// Not in the right state for the call.
-    #[error("cannot {what} container {id}: it is {state}")]
-    State {
-        /// The call.
-        what: &'static str,
-        /// The container.
-        id: String,
-        /// Its state in words.
-        state: &'static str,
-    },
-    /// The process has ended.
-    #[error("container {0}: process already finished")]
-    Finished(String),
-    /// Another Delete was faster.
-    #[error("container {0} not found")]
-    Deleted(String),
-    /// The container itself refused.
-    #[error(transparent)]
-    Container(#[from] ContainerError),
-    /// The signal could not be sent.
-    #[error("signal container {id}: {source}")]
-    Signal {
-        /// The container.
-        id: String,
-        /// The kernel's answer.
-        source: nix::errno::Errno,
-    },
-}
 
 /// What a task is made from.
 #[derive(Debug)]
@@ -81,19 +43,17 @@ pub struct Parts {
 pub struct Task {
     id: String,
     bundle: Bundle,
-    pid: i32,
-    streams: Streams,
-    kept: Mutex<Kept>,
-    cgroup: Cgroup,
+    process: Arc<Process>,
+    pub(super) cgroup: Cgroup,
     /// No pid namespace of its own: its processes outlive its first one.
     shares_pids: bool,
-    exit: watch::Sender<Option<Exit>>,
     // Start and Delete exclude each other, and the end of the process is
     // announced after the start of it. The launch is there until Start.
     life: AsyncMutex<Option<Launch>>,
-    started: Mutex<bool>,
+    pub(super) freeze: Mutex<Freeze>,
+    oom: Option<Oom>,
     deleted: AsyncMutex<bool>,
-    publisher: Publisher,
+    pub(super) publisher: Publisher,
 }
 
 impl Task {
@@ -115,32 +75,33 @@ impl Task {
             launch,
         } = parts;
         info!("container {id}: created, {kind:?}, pid {pid}");
-        let task = Arc::new(Self {
-            cgroup,
-            shares_pids,
-            id,
-            bundle,
-            pid,
-            streams,
-            kept: Mutex::new(kept),
-            exit: watch::Sender::new(None),
-            life: AsyncMutex::new(Some(launch)),
-            started: Mutex::new(false),
-            deleted: AsyncMutex::new(false),
-            publisher,
-        });
-        task.publisher.publish(&Event::Create(TaskCreate {
-            container_id: task.id.clone(),
-            bundle: task.bundle.path().to_string_lossy().into_owned(),
-            pid: task.pid(),
+        let process = Process::new(format!("container {id}"), streams);
+        process.created(pid, kept);
+        publisher.publish(&Event::Create(TaskCreate {
+            container_id: id.clone(),
+            bundle: bundle.path().to_string_lossy().into_owned(),
+            pid: process.pid(),
             io: MessageField::some(TaskIO {
-                stdin: task.streams.stdin.clone(),
-                stdout: task.streams.stdout.clone(),
-                stderr: task.streams.stderr.clone(),
+                stdin: process.streams().stdin.clone(),
+                stdout: process.streams().stdout.clone(),
+                stderr: process.streams().stderr.clone(),
+                terminal: process.streams().terminal,
                 ..TaskIO::default()
             }),
             ..TaskCreate::default()
         }));
+        let task = Arc::new(Self {
+            oom: Oom::watch(&id, &cgroup, &publisher),
+            id,
+            bundle,
+            process: Arc::new(process),
+            cgroup,
+            shares_pids,
+            life: AsyncMutex::new(Some(launch)),
+            freeze: Mutex::default(),
+            deleted: AsyncMutex::new(false),
+            publisher,
+        });
         let watched = task.clone();
         tokio::spawn(async move {
             if let Ok(status) = ended.await {
@@ -159,12 +120,11 @@ impl Task {
         {
             warn!("container {}: {error}", self.id);
         }
-        self.lock_kept().close_stdin();
-        let at = now();
-        self.exit.send_replace(Some(Exit {
-            status,
-            at: at.clone(),
-        }));
+        if let Some(oom) = &self.oom {
+            // Whoever hears of the end knows the reason by then.
+            oom.stop();
+        }
+        let Exit { status, at } = self.process.ended(status);
         self.publisher.publish(&Event::Exit(TaskExit {
             container_id: self.id.clone(),
             id: self.id.clone(),
@@ -186,45 +146,29 @@ impl Task {
         &self.bundle
     }
 
-    /// Its streams as requested.
-    pub fn streams(&self) -> &Streams {
-        &self.streams
+    /// Its first process.
+    pub fn process(&self) -> &Arc<Process> {
+        &self.process
     }
 
-    /// Its first process, in the daemon's pid namespace.
+    /// The id of its first process, in the daemon's pid namespace.
     pub fn pid(&self) -> u32 {
-        self.pid.unsigned_abs()
+        self.process.pid()
     }
 
-    /// Its state in containerd's terms, and how it ended if it did.
-    pub fn status(&self) -> (Status, Option<Exit>) {
-        let exit = self.exit.borrow().clone();
-        let status = match &exit {
-            Some(_) => Status::STOPPED,
-            None if self.is_started() => Status::RUNNING,
-            None => Status::CREATED,
-        };
-        (status, exit)
-    }
-
-    fn is_started(&self) -> bool {
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_kept(&self) -> MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn refuse(&self, what: &'static str) -> TaskError {
-        TaskError::State {
-            what,
-            id: self.id.clone(),
-            state: match self.status().0 {
-                Status::CREATED => "created and not started",
-                Status::RUNNING => "running",
-                _ => "stopped",
-            },
+    /// The state of its process `process` in containerd's terms, and how it
+    /// ended if it did.
+    pub fn status_of(&self, process: &Process) -> (Status, Option<Exit>) {
+        match (process.status(), self.frozen()) {
+            ((Status::RUNNING, exit), Freeze::Pausing) => (Status::PAUSING, exit),
+            ((Status::RUNNING, exit), Freeze::Paused) => (Status::PAUSED, exit),
+            (status, _) => status,
         }
+    }
+
+    /// How far Pause has come.
+    pub fn frozen(&self) -> Freeze {
+        *self.freeze.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Lets the program run; answers when it does (HTTP components: when the
@@ -234,15 +178,13 @@ impl Task {
     /// When it runs or has run already, or the program's reason not to.
     pub async fn start(&self) -> Result<(), TaskError> {
         let mut life = self.life.lock().await;
-        if self.exit.borrow().is_some() {
-            return Err(self.refuse("start"));
+        if self.process.exit().is_some() {
+            return Err(self.process.refuse("start"));
         }
         let Some(launch) = life.take() else {
-            return Err(self.refuse("start"));
+            return Err(self.process.refuse("start"));
         };
-        if let Err(error) = self.lock_kept().hold_stdin() {
-            warn!("container {}: {error:#}", self.id);
-        }
+        self.process.hold_stdin();
         let running = match self.bundle.start(&self.id) {
             Ok(()) => launch.running().await,
             Err(error) => Err(error),
@@ -252,7 +194,7 @@ impl Task {
             self.end_failed_start().await;
             return Err(error.into());
         }
-        *self.started.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.process.started();
         self.publisher.publish(&Event::Start(TaskStart {
             container_id: self.id.clone(),
             pid: self.pid(),
@@ -265,11 +207,12 @@ impl Task {
     /// A failed Start is answered with the process gone: its client deletes the
     /// container next, which needs it stopped.
     async fn end_failed_start(&self) {
-        if tokio::time::timeout(LAST_WORDS, self.wait()).await.is_ok() {
+        let gone = tokio::time::timeout(LAST_WORDS, self.process.wait()).await;
+        if gone.is_ok() {
             return;
         }
-        match self.kill(libc::SIGKILL, false) {
-            Ok(()) => drop(self.wait().await),
+        match self.process.signal(libc::SIGKILL) {
+            Ok(()) => drop(self.process.wait().await),
             Err(error) => warn!("{error}"),
         }
     }
@@ -279,23 +222,22 @@ impl Task {
     /// # Errors
     /// When the process has ended, or the kernel refuses.
     pub fn kill(&self, signal: i32, all: bool) -> Result<(), TaskError> {
-        let finished = self.exit.borrow().is_some();
+        let finished = self.process.exit().is_some();
         if all {
             // Also after the end of the first process: others may be left.
             match self.cgroup.kill_all(signal) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {}
                 // The cgroup goes with the container.
-                Err(_) if finished => return Err(TaskError::Finished(self.id.clone())),
+                Err(_) if finished => return Err(TaskError::Finished(self.process.name().into())),
                 Err(error) => return Err(error.into()),
             }
+        } else {
+            self.process.signal(signal)?;
         }
-        if finished {
-            return Err(TaskError::Finished(self.id.clone()));
+        if signal == libc::SIGKILL {
+            self.thaw_killed();
         }
-        send(self.pid, signal).map_err(|source| TaskError::Signal {
-            id: self.id.clone(),
-            source,
-        })
+        Ok(())
     }
 
     /// All processes of the container.
@@ -303,34 +245,11 @@ impl Task {
     /// # Errors
     /// When the cgroup cannot be read.
     pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
-        if self.exit.borrow().is_some() && !self.shares_pids {
+        if self.process.exit().is_some() && !self.shares_pids {
             return Ok(Vec::new());
         }
         let pids = self.cgroup.pids()?;
         Ok(pids.into_iter().map(i32::unsigned_abs).collect())
-    }
-
-    /// Lets the program see the end of its stdin once no client writes to it.
-    pub fn close_stdin(&self) {
-        self.lock_kept().close_stdin();
-    }
-
-    /// Waits for the end.
-    pub async fn wait(&self) -> Exit {
-        let mut exit = self.exit.subscribe();
-        match exit.wait_for(Option::is_some).await {
-            Ok(exit) => exit.clone().unwrap_or_else(|| self.lost()),
-            Err(_) => self.lost(),
-        }
-    }
-
-    /// The sender lives as long as the task, so this is never seen; killed is
-    /// the honest answer for an end nobody saw.
-    fn lost(&self) -> Exit {
-        Exit {
-            status: 128 + libc::SIGKILL.unsigned_abs(),
-            at: now(),
-        }
     }
 
     /// Removes a container that has ended or was never started. The caller
@@ -341,13 +260,13 @@ impl Task {
     pub async fn delete(&self) -> Result<Exit, TaskError> {
         let mut deleted = self.deleted.lock().await;
         if *deleted {
-            return Err(TaskError::Deleted(self.id.clone()));
+            return Err(TaskError::NotFound(self.process.name().into()));
         }
         let exit = {
             let life = self.life.lock().await;
-            let exit = self.exit.borrow().clone();
+            let exit = self.process.exit();
             if exit.is_none() {
-                if self.is_started() {
+                if self.process.is_started() {
                     return Err(self.refuse("delete"));
                 }
                 self.kill(libc::SIGKILL, false)?;
@@ -355,7 +274,7 @@ impl Task {
             drop(life);
             match exit {
                 Some(exit) => exit,
-                None => self.wait().await,
+                None => self.process.wait().await,
             }
         };
         if let Err(error) = self.bundle.remove(&self.id) {
@@ -363,8 +282,7 @@ impl Task {
             // removal of the bundle try again.
             warn!("container {}: {error}", self.id);
         }
-        let kept = std::mem::take(&mut *self.lock_kept());
-        kept.close().await;
+        self.process.close_streams().await;
         self.publisher.publish(&Event::Delete(TaskDelete {
             container_id: self.id.clone(),
             pid: self.pid(),
@@ -374,17 +292,5 @@ impl Task {
         }));
         *deleted = true;
         Ok(exit)
-    }
-}
-
-/// The time, as containerd's messages carry it.
-pub fn now() -> Timestamp {
-    let since = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    Timestamp {
-        seconds: i64::try_from(since.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(since.subsec_nanos()).unwrap_or_default(),
-        ..Timestamp::default()
     }
 }

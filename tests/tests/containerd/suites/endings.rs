@@ -152,6 +152,7 @@ fn terminated_reading(test: &Test<'_>) -> Result<()> {
         stdin: test.dir().join("stdin").display().to_string(),
         stdout: stdout.path(),
         stderr: String::new(),
+        ..Streams::default()
     };
     let api = test.api()?;
     api.create(&id, &streams)?;

@@ -7,10 +7,14 @@ mod faults;
 mod files;
 mod http;
 mod lifecycle;
+mod limits;
 mod native;
 mod network;
+mod pause;
 mod refused;
+mod same;
 mod streams;
+mod terminals;
 
 use anyhow::ensure;
 use wisp_tests::{Run, Test, Version};
@@ -80,6 +84,10 @@ pub fn all() -> Vec<Case> {
         streams::cases(),
         http::cases(),
         lifecycle::cases(),
+        pause::cases(),
+        limits::cases(),
+        same::cases(),
+        terminals::cases(),
         faults::cases(),
     ]
     .concat()

@@ -75,6 +75,7 @@ fn conversation(test: &Test<'_>) -> Result<()> {
         stdin: test.dir().join("stdin").display().to_string(),
         stdout: stdout.path(),
         stderr: String::new(),
+        ..Streams::default()
     };
     let api = test.api()?;
     api.create(&id, &streams)?;
@@ -156,6 +157,7 @@ fn to_end(test: &Test<'_>, run: Run<'_, '_>, target: &str) -> Result<u32> {
         stdin: String::new(),
         stdout: target.to_owned(),
         stderr: target.to_owned(),
+        ..Streams::default()
     };
     let api = test.api()?;
     let ended = api.create(&id, &streams).and_then(|_| {

@@ -1,0 +1,123 @@
+//! Create: from the request to a container that waits for Start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use containerd_shim::protos::api::CreateTaskRequest;
+use containerd_shim::protos::ttrpc::{self, Code};
+use log::warn;
+use tokio::sync::Notify;
+use wisp_container::{Bundle, CreateRequest, RootfsMount, launch};
+
+use super::error::{TaskError, status, unimplemented};
+use super::options::config_path;
+use super::service::Service;
+use super::stdio::{Kept, Owner, Streams};
+use super::task::{Parts, Task};
+
+/// A Create under way.
+#[derive(Debug, Default)]
+pub struct Creation {
+    /// Cuts it short.
+    pub cancel: Notify,
+    /// Told when it has ended, either way.
+    pub ended: Notify,
+}
+
+impl Service {
+    /// Creates the container that `request` describes.
+    ///
+    /// # Errors
+    /// The reason; nothing is left of it.
+    pub(super) async fn create_task(
+        &self,
+        request: CreateTaskRequest,
+        creation: &Creation,
+    ) -> Result<Arc<Task>, ttrpc::Error> {
+        if !request.checkpoint.is_empty() {
+            return Err(unimplemented("Create from a checkpoint"));
+        }
+        let config = config_path(request.options.as_ref())
+            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
+        let streams = Streams {
+            stdin: request.stdin,
+            stdout: request.stdout,
+            stderr: request.stderr,
+            terminal: request.terminal,
+        };
+        let owner = Owner {
+            namespace: &self.namespace,
+            id: &request.id,
+        };
+        let (stdio, mut kept) = streams
+            .open(owner, &self.reaper)
+            .await
+            .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
+        let create = CreateRequest {
+            namespace: self.namespace.clone(),
+            id: request.id,
+            bundle: PathBuf::from(&request.bundle),
+            rootfs: request
+                .rootfs
+                .into_iter()
+                .map(|mount| RootfsMount {
+                    kind: mount.type_,
+                    source: mount.source,
+                    options: mount.options,
+                })
+                .collect(),
+            containerd: self.containerd.clone(),
+            config,
+        };
+        let starting = self.reaper.starting();
+        let made = async {
+            let mut launch = launch(&create, stdio).await?;
+            let created = tokio::select! {
+                created = launch.created() => Some(created?),
+                () = creation.cancel.notified() => None,
+            };
+            match created {
+                Some(created) => {
+                    let connected = kept.connect(launch.terminal());
+                    if let Err(error) = connected {
+                        return Err(TaskError::Invalid(format!("{error:#}")));
+                    }
+                    Ok((launch, created))
+                }
+                None => {
+                    launch.kill();
+                    Err(TaskError::NotFound(format!("container {}", create.id)))
+                }
+            }
+        }
+        .await;
+        match made {
+            Ok((launch, created)) => {
+                let ended = self.reaper.exit_of(created.pid);
+                drop(starting);
+                let parts = Parts {
+                    id: create.id,
+                    bundle: Bundle::new(create.bundle),
+                    created,
+                    streams,
+                    kept,
+                    launch,
+                };
+                Ok(Task::new(parts, ended, self.publisher.clone()))
+            }
+            Err(error) => {
+                drop(starting);
+                self.undo(&create, kept).await;
+                Err(error.into())
+            }
+        }
+    }
+
+    /// The init role cleans up after itself; this is for one that was killed.
+    async fn undo(&self, create: &CreateRequest, kept: Kept) {
+        if let Err(error) = Bundle::new(&create.bundle).abandon(&create.id) {
+            warn!("container {}: {error}", create.id);
+        }
+        kept.close().await;
+    }
+}
