@@ -3,6 +3,9 @@
 //! ```toml
 //! [cache]
 //! dir = "/var/lib/wisp/aot"
+//! run_dir = "/run/wisp/aot"
+//! max_size_mib = 2048
+//! other_versions_days = 7
 //!
 //! [compiler]
 //! path = "/usr/local/bin/wisp"
@@ -37,12 +40,38 @@ pub struct Config {
 pub struct Cache {
     /// An absolute path. The directory is made when it is first needed.
     pub dir: PathBuf,
+    /// An absolute path: what is known of files until the next boot. A tmpfs is
+    /// the place for it. The directory is made when it is first needed.
+    pub run_dir: PathBuf,
+    /// How large the directory may grow, in MiB; 0 is without bound.
+    pub max_size_mib: u64,
+    /// After how many days without use a program's code that another version
+    /// of wisp or another processor needs is removed, in days.
+    pub other_versions_days: u64,
+}
+
+impl Cache {
+    /// [`Self::max_size_mib`] in bytes, `None` without bound.
+    pub fn max_size(&self) -> Option<u64> {
+        match self.max_size_mib {
+            0 => None,
+            mib => Some(mib.saturating_mul(1 << 20)),
+        }
+    }
+
+    /// [`Self::other_versions_days`] as a duration.
+    pub fn other_versions(&self) -> Duration {
+        Duration::from_secs(self.other_versions_days.saturating_mul(24 * 60 * 60))
+    }
 }
 
 impl Default for Cache {
     fn default() -> Self {
         Self {
             dir: "/var/lib/wisp/aot".into(),
+            run_dir: "/run/wisp/aot".into(),
+            max_size_mib: 2048,
+            other_versions_days: 7,
         }
     }
 }
@@ -151,6 +180,7 @@ impl Config {
             })
         };
         absolute("cache.dir", &self.cache.dir)?;
+        absolute("cache.run_dir", &self.cache.run_dir)?;
         if let Some(compiler) = &self.compiler.path {
             absolute("compiler.path", compiler)?;
         }
@@ -189,6 +219,22 @@ mod tests {
     }
 
     #[test]
+    fn the_cache_has_bounds() {
+        let cache = Config::default().cache;
+        assert_eq!(cache.max_size(), Some(2 << 30));
+        let text = "[cache]\nrun_dir = \"/r\"\nmax_size_mib = 3\nother_versions_days = 2";
+        let cache = parse(text).expect("valid").cache;
+        assert_eq!(cache.run_dir, Path::new("/r"));
+        assert_eq!(cache.max_size(), Some(3 << 20));
+        assert_eq!(cache.other_versions(), Duration::from_secs(2 * 86_400));
+        let cache = parse("[cache]\nmax_size_mib = 0").expect("valid").cache;
+        assert_eq!(cache.max_size(), None);
+        // Toml has no larger number; nothing overflows.
+        let cache = parse("[cache]\nmax_size_mib = 9223372036854775807").expect("valid");
+        assert_eq!(cache.cache.max_size(), Some(u64::MAX));
+    }
+
+    #[test]
     fn errors_name_the_file_and_the_line() {
         for (text, expected) in [
             ("[cache]\ndirr = \"/c\"", "line 2"),
@@ -197,6 +243,9 @@ mod tests {
             ("[cache", "line 1"),
             ("[compiler]\ntimeout_seconds = \"x\"", "line 2"),
             ("[cache]\ndir = \"relative\"", "cache.dir"),
+            ("[cache]\nrun_dir = \"run\"", "cache.run_dir"),
+            ("[cache]\nmax_size_mib = -1", "line 2"),
+            ("[cache]\nother_versions_days = 1.5", "line 2"),
             ("[compiler]\npath = \"wisp\"", "compiler.path"),
             (
                 "[compiler]\ntimeout_seconds = 0",
