@@ -36,7 +36,11 @@ impl Containerd {
         fs::write(&config, containerd_config(dir.path()))?;
         fs::write(
             dir.path().join("wisp.toml"),
-            format!("[cache]\ndir = {:?}\n", dir.path().join("aot")),
+            format!(
+                "[cache]\ndir = {:?}\nrun_dir = {:?}\n",
+                dir.path().join("aot"),
+                dir.path().join("aot-run")
+            ),
         )?;
         let node = Self {
             version,

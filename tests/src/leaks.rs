@@ -104,9 +104,12 @@ pub fn remove_empty_cgroups(namespace: &str) {
     let _ = fs::remove_dir(Path::new(CGROUPS).join(namespace));
 }
 
-fn is_about_containerd(path: &Path) -> bool {
-    path.file_name()
-        .is_some_and(|name| name.as_encoded_bytes().starts_with(b"containerd-"))
+/// What is known of the machine's containerds and files until the next boot.
+fn is_knowledge(path: &Path) -> bool {
+    path.starts_with(Path::new(RUN).join("aot"))
+        || path
+            .file_name()
+            .is_some_and(|name| name.as_encoded_bytes().starts_with(b"containerd-"))
 }
 
 /// What is in a directory; nothing if there is none.
@@ -155,11 +158,11 @@ impl Snapshot {
                 all.insert(format!("socket {path}"));
             }
         }
-        // What a shim learned about the node's containerd stays until the next boot.
+        // What a shim learned stays until the next boot.
         all.extend(
             below(Path::new(RUN))
                 .iter()
-                .filter(|path| !is_about_containerd(path))
+                .filter(|path| !is_knowledge(path))
                 .map(|path| format!("file {}", path.display())),
         );
         Self(all)

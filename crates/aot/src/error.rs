@@ -32,9 +32,32 @@ pub enum AotError {
     /// The compiler's own words.
     #[error("{0}")]
     Compile(String),
+    /// What a process that compiled the same program at the same time was told.
+    #[error("{0}")]
+    Shared(String),
+    #[error(
+        "another process has been compiling the program for {} s; compiler.timeout_seconds in \
+         the settings gives it more",
+        .0.as_secs()
+    )]
+    Waited(Duration),
     #[error("{what}: {source}")]
     Io {
         what: &'static str,
         source: io::Error,
     },
+}
+
+impl AotError {
+    /// Whether whoever compiles the same program would be told the same.
+    pub(crate) fn is_the_programs(&self) -> bool {
+        !matches!(
+            self,
+            Self::Program { .. }
+                | Self::Mismatch { .. }
+                | Self::Start { .. }
+                | Self::Waited(_)
+                | Self::Io { .. }
+        )
+    }
 }

@@ -3,6 +3,15 @@ use std::fmt;
 use crate::digest::{Digest, Hasher};
 use crate::settings::{WASMTIME_VERSION, describe};
 
+/// How many digits the host's part of a key has.
+pub(crate) const HOST_LENGTH: usize = 16;
+
+/// What the names of files with code end with.
+const EXTENSION: &str = ".aot";
+
+/// What files of code look like; see `cache/trailer.rs`.
+const FORMAT: &str = "trailer 1";
+
 /// Names the code of one program for this runtime on this processor.
 ///
 /// It is made without a compiler: from the digest of the program, the exact
@@ -20,7 +29,7 @@ impl Key {
         Self {
             program: digest.clone(),
             host: fingerprint(&format!(
-                "wasmtime {WASMTIME_VERSION}\n{}\n{}-{}\n{}",
+                "{FORMAT}\nwasmtime {WASMTIME_VERSION}\n{}\n{}-{}\n{}",
                 describe(),
                 std::env::consts::ARCH,
                 std::env::consts::OS,
@@ -29,9 +38,38 @@ impl Key {
         }
     }
 
+    /// The key that `text` is, in the form in which keys are written.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (program, host) = text.split_once('-')?;
+        let lower = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+        if host.len() != HOST_LENGTH || !host.bytes().all(lower) {
+            return None;
+        }
+        Some(Self {
+            program: format!("sha256:{program}").parse().ok()?,
+            host: host.into(),
+        })
+    }
+
+    /// The key that a file of code has in its name.
+    pub(crate) fn of_file(name: &str) -> Option<Self> {
+        Self::parse(name.strip_suffix(EXTENSION)?)
+    }
+
     /// The name of the file with the code.
     pub fn file_name(&self) -> String {
-        format!("{self}.aot")
+        format!("{self}{EXTENSION}")
+    }
+
+    /// The digest of the program.
+    pub fn program(&self) -> &Digest {
+        &self.program
+    }
+
+    /// Everything but the program, as a fingerprint: keys of one wisp on one
+    /// processor have the same.
+    pub fn host(&self) -> &str {
+        &self.host
     }
 }
 
@@ -46,7 +84,7 @@ fn fingerprint(text: &str) -> String {
     let mut hasher = Hasher::default();
     hasher.update(text.as_bytes());
     let mut hex = hasher.finish().hex();
-    hex.truncate(16);
+    hex.truncate(HOST_LENGTH);
     hex
 }
 
@@ -95,6 +133,26 @@ mod tests {
             "{name}"
         );
         assert_eq!(name.len(), 64 + 1 + 16 + 4);
+    }
+
+    #[test]
+    fn a_key_reads_as_it_is_written() {
+        let key = Key::new(&digest("a"));
+        assert_eq!(Key::of_file(&key.file_name()), Some(key.clone()));
+        assert_eq!(Key::parse(&key.to_string()), Some(key.clone()));
+        let long = format!("{key}0.aot");
+        let upper = key.file_name().to_uppercase();
+        for name in [
+            "",
+            ".aot",
+            "-.aot",
+            "a-b.aot",
+            &key.to_string(),
+            &long,
+            &upper,
+        ] {
+            assert_eq!(Key::of_file(name), None, "{name}");
+        }
     }
 
     #[test]

@@ -15,7 +15,7 @@ mod error;
 mod key;
 mod settings;
 
-pub use cache::{Artifact, Cache};
+pub use cache::{Artifact, Cache, Damage, Entry, Limits, Memo, Pruned, Trailer};
 #[cfg(feature = "compiler")]
 pub use compile::{CompileError, compile};
 pub use compiler::Compiler;

@@ -12,7 +12,10 @@ mod run;
 
 use std::process::ExitCode;
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
+use wisp_aot::Compiler;
+use wisp_config::Config;
 
 /// Runs WebAssembly in containers: pack an image, look into a program, run it.
 #[derive(Debug, Parser)]
@@ -57,6 +60,16 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The compiler that the settings name, else this very program, whatever it is
+/// called.
+fn compiler(config: &Config) -> anyhow::Result<Compiler> {
+    let path = match &config.compiler.path {
+        Some(path) => path.clone(),
+        None => std::env::current_exe().context("find wisp itself")?,
+    };
+    Ok(Compiler::new(path, config.compiler.timeout()))
 }
 
 fn complain(error: &anyhow::Error) {

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use wisp_aot::{Cache, Compiler, Digest};
+use wisp_aot::{Artifact, Cache, Digest};
 use wisp_capability::{Grant, Request, Volume, annotation};
 use wisp_config::Config;
-use wisp_engine::{HostPreopen, Setup, World};
+use wisp_engine::{EngineError, HostPreopen, Prepared, Setup, World};
 
 use crate::pack::pair;
 
@@ -84,12 +84,8 @@ impl Run {
         }
         let grant = self.grant()?;
         let config = Config::load(None)?;
-        let artifact = self.compile(&config)?;
-        if let Some(warning) = artifact.warning {
-            eprintln!("wisp: {warning}");
-        }
-        let prepared = wisp_engine::prepare(artifact.file)
-            .with_context(|| self.program.display().to_string())?;
+        // The artifact stays open to the end: that says it is in use.
+        let (prepared, _in_use) = self.prepare(&config)?;
         let is_server = matches!(prepared.world(), World::Http(_));
         let address = grant.http_listen;
         let preopens = self
@@ -162,29 +158,42 @@ impl Run {
         })?)
     }
 
-    fn compile(&self, config: &Config) -> Result<wisp_aot::Artifact> {
+    /// Maps and links the program's code; what the engine refuses of what was
+    /// kept is made again, once.
+    fn prepare(&self, config: &Config) -> Result<(Prepared, Artifact)> {
         let name = || self.program.display().to_string();
         let mut file = File::open(&self.program).with_context(name)?;
         if !file.metadata().with_context(name)?.is_file() {
             bail!("{}: is not a file", name());
         }
         let digest = Digest::of(&mut file).with_context(name)?;
-        // The compiler is this very program, whatever it is called.
-        let compiler = match &config.compiler.path {
-            Some(path) => path.clone(),
-            None => std::env::current_exe().context("find wisp itself")?,
+        let mut open = || {
+            let mut again = file.try_clone()?;
+            again.rewind()?;
+            Ok(Box::new(again) as Box<dyn Read>)
         };
-        Cache::new(&config.cache.dir)
-            .load(
-                &digest,
-                &mut || {
-                    let mut again = file.try_clone()?;
-                    again.rewind()?;
-                    Ok(Box::new(again) as Box<dyn Read>)
-                },
-                &Compiler::new(compiler, config.compiler.timeout()),
-            )
-            .with_context(name)
+        let cache = Cache::from_config(config);
+        let compiler = crate::compiler(config)?;
+        let map = |artifact: &Artifact| -> Result<_> {
+            if let Some(warning) = &artifact.warning {
+                eprintln!("wisp: {warning}");
+            }
+            Ok(wisp_engine::prepare(artifact.file.try_clone()?))
+        };
+        let mut artifact = cache
+            .load(&digest, &mut open, &compiler)
+            .with_context(name)?;
+        let mut prepared = map(&artifact)?;
+        if let Err(EngineError::Artifact(reason)) = &prepared
+            && artifact.cached
+        {
+            eprintln!("wisp: compiled code is refused and made again: {reason}");
+            artifact = cache
+                .replace(&artifact, &digest, &mut open, &compiler)
+                .with_context(name)?;
+            prepared = map(&artifact)?;
+        }
+        Ok((prepared.with_context(name)?, artifact))
     }
 }
 

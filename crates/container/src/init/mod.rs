@@ -5,10 +5,12 @@
 //! it: the fork keeps the engine, the mapped code and the linked program, and
 //! only those descriptors that the guest needs.
 
+mod code;
 mod confine;
 mod descriptors;
 mod groups;
 mod jail;
+mod lower;
 mod native;
 mod streams;
 mod terminal;
@@ -126,8 +128,12 @@ fn create(
             if has_terminal {
                 terminal::open(process, control)?;
             }
+            let root = code::Root {
+                path: &root_path,
+                mounts: &request.rootfs,
+            };
             let (spec, executor) =
-                wasm::prepare(&spec, &root_path, wasm, &config, bundle, filters, control)?;
+                wasm::prepare(&spec, &root, wasm, &config, bundle, filters, control)?;
             (
                 ProgramKind::Wasm,
                 spec,

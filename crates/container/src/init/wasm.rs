@@ -2,7 +2,6 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read, Seek};
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -13,12 +12,12 @@ use libcontainer::workload::{
 };
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use seccompiler::BpfProgram;
-use wisp_aot::{Cache, Compiler, Digest};
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
 use wisp_config::Config;
-use wisp_engine::{HostPreopen, Prepared, Setup};
+use wisp_engine::{HostPreopen, Setup};
 use wisp_image::Program;
 
+use super::code::{self, Code, Root};
 use super::descriptors;
 use super::jail;
 use super::streams::Streams;
@@ -34,7 +33,7 @@ const DRAIN: Duration = Duration::from_secs(30);
 
 /// Everything of a guest that is made before its process enters the container.
 struct Guest {
-    prepared: Prepared,
+    code: Code,
     grant: Grant,
     preopens: Vec<HostPreopen>,
     filters: Vec<BpfProgram>,
@@ -57,7 +56,7 @@ pub struct Wasm {
 /// Whatever keeps the program from running, named.
 pub fn prepare(
     spec: &Spec,
-    root: &Path,
+    root: &Root<'_>,
     program: Program,
     config: &Config,
     bundle: &Bundle,
@@ -69,18 +68,10 @@ pub fn prepare(
         spec,
         &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
     )?;
-    let (name, artifact) = compile(program, config)?;
-    if let Some(warning) = &artifact.warning {
-        creator.report(&Report::Warning(warning.clone()));
-    }
-    let prepared =
-        wisp_engine::prepare(artifact.file).map_err(|source| ContainerError::Engine {
-            program: name,
-            source,
-        })?;
+    let code = code::load(program, root, config, creator)?;
     let spec = jail::spec(
         spec,
-        root,
+        root.path,
         bundle,
         granted.root,
         &volumes,
@@ -96,7 +87,7 @@ pub fn prepare(
         .map_err(|e| ContainerError::Init(format!("list open descriptors: {e}")))?;
     keep.retain(|fd| *fd != creator.descriptor());
     let guest = Guest {
-        prepared,
+        code,
         preopens: preopens(&granted),
         grant: granted,
         filters,
@@ -141,54 +132,6 @@ fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError
     Ok(grant(&request)?)
 }
 
-/// The program's AOT code, and what to call the program in messages.
-fn compile(
-    program: Program,
-    config: &Config,
-) -> Result<(String, wisp_aot::Artifact), ContainerError> {
-    let cache = Cache::new(&config.cache.dir);
-    let compiler = Compiler::from_config(config);
-    let (name, result) = match program {
-        Program::RootfsWasm { mut file, path } => {
-            let digest = Digest::of(&mut file).map_err(|source| ContainerError::Io {
-                what: "read",
-                path: PathBuf::from(&path),
-                source,
-            })?;
-            let mut again = || {
-                let mut again = file.try_clone()?;
-                again.rewind()?;
-                Ok(Box::new(again) as Box<dyn Read>)
-            };
-            (path, cache.load(&digest, &mut again, &compiler))
-        }
-        Program::LayerWasm(layer) => {
-            let name = match &layer.title {
-                Some(title) => format!("Wasm layer {title} ({})", layer.digest),
-                None => format!("Wasm layer {}", layer.digest),
-            };
-            let digest = layer
-                .digest
-                .parse()
-                .map_err(|e| ContainerError::Unsupported(format!("{name}: {e}")))?;
-            let mut open = || layer.open().map_err(io::Error::other);
-            (name, cache.load(&digest, &mut open, &compiler))
-        }
-        Program::Native => {
-            return Err(ContainerError::Init(
-                "a native program has nothing to compile".into(),
-            ));
-        }
-    };
-    match result {
-        Ok(artifact) => Ok((name, artifact)),
-        Err(source) => Err(ContainerError::Aot {
-            program: name,
-            source,
-        }),
-    }
-}
-
 /// The guest's preopens as paths inside the jail. Whether they can be written
 /// is decided by the mounts.
 fn preopens(granted: &Grant) -> Vec<HostPreopen> {
@@ -218,7 +161,10 @@ impl Executor for Wasm {
             ));
         };
         let Guest {
-            prepared,
+            code: Code {
+                prepared,
+                artifact: _in_use,
+            },
             grant,
             preopens,
             filters,

@@ -1,101 +1,9 @@
-//! The cache, with compilers that are shell scripts.
+//! What a load gives, and when it does not.
 
-use std::cell::Cell;
-use std::fs::{self, Permissions};
-use std::io::{self, Cursor, Read};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::PathBuf;
-use std::time::{Duration, Instant};
-
-use tempfile::TempDir;
-use wisp_aot::{AotError, Artifact, Cache, Compiler, Digest, Key};
-
-const PROGRAM: &[u8] = b"a program";
-
-/// Compiles by writing what it read, with a mark.
-const COPY: &str = "printf code:; exec /bin/cat";
-
-struct Node {
-    dir: TempDir,
-    /// How often the program was asked for.
-    opened: Cell<u32>,
-    timeout: Duration,
-}
-
-impl Node {
-    fn new() -> Self {
-        Self {
-            dir: TempDir::new().expect("dir"),
-            opened: Cell::new(0),
-            timeout: Duration::from_secs(20),
-        }
-    }
-
-    fn cache_dir(&self) -> PathBuf {
-        self.dir.path().join("var/cache")
-    }
-
-    fn compiler(&self, script: &str) -> Compiler {
-        let path = self.dir.path().join("compiler");
-        let new = self.dir.path().join("compiler.new");
-        fs::write(&new, format!("#!/bin/sh\n{script}\n")).expect("write");
-        fs::set_permissions(&new, Permissions::from_mode(0o755)).expect("chmod");
-        fs::rename(&new, &path).expect("rename");
-        Compiler::new(path, self.timeout)
-    }
-
-    fn load_bytes(&self, script: &str, bytes: &'static [u8]) -> Result<Artifact, AotError> {
-        Cache::new(self.cache_dir()).load(
-            &digest(),
-            &mut || {
-                self.opened.set(self.opened.get() + 1);
-                Ok(Box::new(Cursor::new(bytes)))
-            },
-            &self.compiler(script),
-        )
-    }
-
-    fn load(&self, script: &str) -> Result<Artifact, AotError> {
-        self.load_bytes(script, PROGRAM)
-    }
-
-    fn refused(&self, script: &str) -> String {
-        let error = self.load(script).expect_err("no code").to_string();
-        assert_eq!(self.files(), Vec::<String>::new(), "something is left");
-        error
-    }
-
-    fn files(&self) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.cache_dir()) else {
-            return Vec::new();
-        };
-        entries
-            .map(|entry| {
-                entry
-                    .expect("entry")
-                    .file_name()
-                    .into_string()
-                    .expect("name")
-            })
-            .collect()
-    }
-
-    fn code_path(&self) -> PathBuf {
-        self.cache_dir().join(Key::new(&digest()).file_name())
-    }
-}
-
-fn digest() -> Digest {
-    Digest::of(&mut Cursor::new(PROGRAM)).expect("bytes")
-}
-
-fn content(artifact: &mut Artifact) -> String {
-    let path = format!(
-        "/proc/self/fd/{}",
-        std::os::fd::AsRawFd::as_raw_fd(&artifact.file)
-    );
-    fs::read_to_string(path).expect("read the code")
-}
+use super::*;
+use std::io::Read;
+use std::os::unix::fs::symlink;
+use std::time::Instant;
 
 #[test]
 fn a_program_is_compiled_once() {
@@ -143,7 +51,8 @@ fn the_compiler_says_what_is_wrong() {
 fn a_compiler_that_stops_reading_still_says_what_is_wrong() {
     const LARGE: usize = 4 << 20;
     let node = Node::new();
-    let error = Cache::new(node.cache_dir())
+    let error = node
+        .cache()
         .load(
             &Digest::of(&mut io::repeat(7).take(LARGE as u64)).expect("bytes"),
             &mut || Ok(Box::new(io::repeat(7).take(LARGE as u64))),
@@ -165,7 +74,8 @@ fn a_compiler_that_talks_without_end_neither_blocks_nor_fills_memory() {
 fn a_compiler_that_cannot_be_started_is_named() {
     let node = Node::new();
     let missing = Compiler::new("/nowhere/wisp".into(), node.timeout);
-    let error = Cache::new(node.cache_dir())
+    let error = node
+        .cache()
         .load(&digest(), &mut || Ok(Box::new(PROGRAM)), &missing)
         .expect_err("no compiler");
     let text = error.to_string();
@@ -209,7 +119,8 @@ fn bytes_that_are_not_what_the_digest_says_are_not_run() {
 #[test]
 fn a_program_that_cannot_be_read_is_named() {
     let node = Node::new();
-    let error = Cache::new(node.cache_dir())
+    let error = node
+        .cache()
         .load(
             &digest(),
             &mut || Err(io::Error::other("gone")),
@@ -310,11 +221,11 @@ fn what_may_not_be_our_own_code_is_replaced() {
 fn many_at_once_all_get_whole_code() {
     let node = Node::new();
     let compiler = node.compiler(COPY);
-    let dir = node.cache_dir();
+    let cache = &node.cache();
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
-                let mut artifact = Cache::new(&dir)
+                let mut artifact = cache
                     .load(&digest(), &mut || Ok(Box::new(PROGRAM)), &compiler)
                     .expect("code");
                 assert_eq!(content(&mut artifact), "code:a program");
