@@ -11,6 +11,7 @@ use oci_spec::runtime::Spec;
 
 use crate::cgroup::Cgroup;
 use crate::error::ContainerError;
+use crate::hooks::{self, Moment};
 
 /// An OCI bundle as containerd lays it out, and wisp's own folder inside it.
 ///
@@ -88,18 +89,38 @@ impl Bundle {
     /// # Errors
     /// The first thing that could not be removed; the rest is removed anyway.
     pub fn abandon(&self, id: &str) -> Result<(), ContainerError> {
-        let cgroup = match self.cgroup(id) {
-            // Without wisp's own folder nothing was put into a cgroup yet.
-            Some(cgroup) if self.own().exists() => cgroup.remove(),
-            _ => Ok(()),
+        let Ok(spec) = Spec::load(self.config()) else {
+            // No spec, so nothing was made of it.
+            return Ok(());
         };
-        self.remove(id).and(cgroup)
+        // Without wisp's own folder nothing was put into a cgroup yet.
+        let begun = self.own().exists();
+        let cgroup = Cgroup::of(&spec, id);
+        let emptied = if begun { cgroup.remove() } else { Ok(()) };
+        let is_guest = !self.state().exists();
+        let removed = self.remove(id, &cgroup);
+        if begun
+            && is_guest
+            && let Err(error) = hooks::run(&spec, Moment::Poststop, id, None, self)
+        {
+            warn!("container {id}: {error}");
+        }
+        removed.and(emptied)
     }
 
-    fn cgroup(&self, id: &str) -> Option<Cgroup> {
-        Spec::load(self.config())
-            .ok()
-            .map(|spec| Cgroup::of(&spec, id))
+    /// Runs the hooks of a guest's container; libcontainer runs those of native
+    /// ones. A hook that fails at these moments changes nothing (runtime spec,
+    /// "Lifecycle").
+    pub fn run_hooks(&self, id: &str, moment: Moment, pid: Option<i32>) {
+        let result = Spec::load(self.config())
+            .map_err(|error| ContainerError::Spec {
+                path: self.config(),
+                reason: error.to_string(),
+            })
+            .and_then(|spec| hooks::run(&spec, moment, id, pid, self));
+        if let Err(error) = result {
+            warn!("container {id}: {error}");
+        }
     }
 
     /// Removes what a stopped (or dead) container left: its processes, cgroup,
@@ -107,20 +128,20 @@ impl Bundle {
     ///
     /// # Errors
     /// The first thing that could not be removed; the rest is removed anyway.
-    pub fn remove(&self, id: &str) -> Result<(), ContainerError> {
+    pub fn remove(&self, id: &str, cgroup: &Cgroup) -> Result<(), ContainerError> {
         let mut first = None;
         match self.container(id) {
             Ok(Some(mut container)) => {
                 // What keeps libcontainer from it is mostly a process in the
                 // cgroup that takes its time to die.
                 if let Err(source) = container.delete(true)
-                    && let Err(still) = self.cgroup(id).map_or(Ok(()), |cgroup| cgroup.remove())
+                    && let Err(still) = cgroup.remove()
                 {
                     warn!("container {id}: {still}");
                     first = Some(ContainerError::library("delete", id, source));
                 }
             }
-            Ok(None) => {}
+            Ok(None) => first = cgroup.remove().err(),
             Err(error) => first = Some(error),
         }
         if let Err(error) = unmount(&self.rootfs()) {
@@ -168,8 +189,10 @@ mod tests {
     fn removing_an_empty_bundle_twice_is_fine() {
         let dir = tempfile::tempdir().expect("temp dir");
         let bundle = Bundle::new(dir.path());
-        bundle.remove("none").expect("first");
-        bundle.remove("none").expect("second");
+        let spec = serde_json::from_str(r#"{"ociVersion":"1.0.2"}"#).expect("spec");
+        let cgroup = Cgroup::of(&spec, "wisp-test-of-no-container");
+        bundle.remove("none", &cgroup).expect("first");
+        bundle.remove("none", &cgroup).expect("second");
     }
 
     #[test]

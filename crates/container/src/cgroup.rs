@@ -75,7 +75,7 @@ impl Cgroup {
         self.systemd
     }
 
-    fn manager(&self) -> Result<AnyCgroupManager, ContainerError> {
+    pub(crate) fn manager(&self) -> Result<AnyCgroupManager, ContainerError> {
         create_cgroup_manager(CgroupConfig {
             cgroup_path: self.path.clone(),
             systemd_cgroup: self.systemd,
@@ -84,7 +84,11 @@ impl Cgroup {
         .map_err(|error| self.error("find the cgroup of", &error))
     }
 
-    fn error(&self, what: &'static str, error: &dyn std::error::Error) -> ContainerError {
+    pub(crate) fn error(
+        &self,
+        what: &'static str,
+        error: &dyn std::error::Error,
+    ) -> ContainerError {
         ContainerError::Library {
             what,
             id: self.id.clone(),

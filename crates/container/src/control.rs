@@ -2,10 +2,12 @@
 //! one socket pair: a [`CreateRequest`] or [`ExecRequest`] down, then
 //! [`Report`]s up, each one line of JSON.
 
-use std::io::{self, BufRead, BufReader, IoSlice, Write};
+use std::cell::{Cell, RefCell};
+use std::io::{self, BufRead, BufReader, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
+use std::rc::Rc;
 
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use oci_spec::runtime::Process;
@@ -13,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::cgroup::Cgroup;
+use crate::trace;
 
 /// A mount of the root file system, as containerd's `CreateTaskRequest` has it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -40,6 +43,8 @@ pub struct CreateRequest {
     pub containerd: String,
     /// A config file named by the runtime options.
     pub config: Option<PathBuf>,
+    /// Whether each step is to be reported with its time.
+    pub traced: bool,
 }
 
 /// Everything the exec role needs to add a process to a container.
@@ -90,7 +95,13 @@ pub struct Created {
     pub cgroup: Cgroup,
     /// It has no pid namespace of its own: its processes outlive its first one.
     pub shares_pids: bool,
+    /// The spec has hooks that the daemon must run: those of a guest's
+    /// container for after its start and after its end.
+    pub hooks: bool,
 }
+
+/// The line that lets a guest run.
+pub const START: &[u8] = b"start\n";
 
 /// One line from a role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -98,8 +109,14 @@ pub struct Created {
 pub enum Report {
     /// A terminal's master comes with this line, as a descriptor.
     Terminal,
-    /// The container is created and waits for `Start`.
+    /// The container is created; a native program waits for `Start`.
     Created(Created),
+    /// The guest's process exists: its pid, in the reporter's pid namespace.
+    Forked(i32),
+    /// The guest's process is in its container and waits for `Start`.
+    Waiting,
+    /// A step of the creation, done at a time (see [`trace`](crate::trace)).
+    Step(String, u64),
     /// The further process is there: its pid in the daemon's namespace.
     Added(i32),
     /// Something the node's admin should know; the container is fine.
@@ -110,35 +127,53 @@ pub enum Report {
     Failed(String),
 }
 
-/// A role's end of the socket pair.
-#[derive(Debug)]
+/// A role's end of the socket pair. Clones are the same end.
+#[derive(Clone, Debug)]
 pub struct Control {
-    stream: UnixStream,
+    stream: Rc<RefCell<Option<UnixStream>>>,
+    traced: Cell<bool>,
 }
 
 impl Control {
     /// Wraps the role's end.
     pub fn new(stream: UnixStream) -> Self {
-        Self { stream }
+        Self {
+            stream: Rc::new(RefCell::new(Some(stream))),
+            traced: Cell::new(false),
+        }
     }
 
-    /// Reads the request, the only line the daemon sends.
+    /// Reads the request, the first line the daemon sends.
     ///
     /// # Errors
     /// When the daemon is gone or the line is not a request.
     pub fn request<T: DeserializeOwned>(&self) -> io::Result<T> {
         let mut line = String::new();
-        BufReader::new(&self.stream).read_line(&mut line)?;
+        if let Some(stream) = &*self.stream.borrow() {
+            BufReader::new(stream).read_line(&mut line)?;
+        }
         serde_json::from_str(&line).map_err(io::Error::from)
     }
 
     /// Sends one report. A daemon that is gone is not an error here: there is
     /// nobody left to tell.
     pub fn report(&self, report: &Report) {
-        if let Ok(mut line) = serde_json::to_vec(report) {
+        if let Some(mut stream) = self.stream.borrow().as_ref()
+            && let Ok(mut line) = serde_json::to_vec(report)
+        {
             line.push(b'\n');
-            let _ = (&self.stream).write_all(&line);
+            let _ = stream.write_all(&line);
         }
+    }
+
+    /// Waits, as the guest's process, until it may run; `false` when the daemon
+    /// is gone.
+    pub fn wait_for_start(&self) -> bool {
+        let mut line = [0; START.len()];
+        self.stream
+            .borrow()
+            .as_ref()
+            .is_some_and(|mut stream| stream.read_exact(&mut line).is_ok() && line == START)
     }
 
     /// Hands the daemon a terminal's master.
@@ -149,8 +184,9 @@ impl Control {
         let mut line = serde_json::to_vec(&Report::Terminal)?;
         line.push(b'\n');
         let descriptors = [master.as_fd().as_raw_fd()];
+        let own = self.descriptor().ok_or(io::ErrorKind::NotConnected)?;
         let sent = sendmsg::<UnixAddr>(
-            self.stream.as_raw_fd(),
+            own,
             &[IoSlice::new(&line)],
             &[ControlMessage::ScmRights(&descriptors)],
             MsgFlags::MSG_NOSIGNAL,
@@ -163,17 +199,34 @@ impl Control {
         }
     }
 
-    /// Its descriptor's number.
-    pub fn descriptor(&self) -> RawFd {
-        self.stream.as_raw_fd()
+    /// Reports steps from here on.
+    pub fn trace(&self, on: bool) {
+        self.traced.set(on);
     }
 
-    /// The same end once more, for the process that stays.
-    ///
-    /// # Errors
-    /// When descriptors run out.
-    pub fn try_clone(&self) -> io::Result<Self> {
-        self.stream.try_clone().map(Self::new)
+    /// Reports that a step is done, if the daemon asked to hear of steps.
+    pub fn step(&self, what: &str) {
+        if self.traced.get() {
+            self.step_at(what, trace::now());
+        }
+    }
+
+    /// The same for a step that was done at `at`.
+    pub fn step_at(&self, what: &str, at: u64) {
+        if self.traced.get() {
+            self.report(&Report::Step(what.to_owned(), at));
+        }
+    }
+
+    /// Its descriptor's number; none once it is closed.
+    pub fn descriptor(&self) -> Option<RawFd> {
+        self.stream.borrow().as_ref().map(AsRawFd::as_raw_fd)
+    }
+
+    /// Closes it for this process and all clones: a guest has no business with
+    /// the daemon.
+    pub fn close(&self) {
+        self.stream.borrow_mut().take();
     }
 }
 
@@ -195,6 +248,7 @@ mod tests {
             }],
             containerd: "/run/containerd/containerd.sock".into(),
             config: None,
+            traced: false,
         };
         let mut line = serde_json::to_vec(&request).expect("encode");
         line.push(b'\n');

@@ -13,9 +13,11 @@ use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 
-use crate::control::{CreateRequest, Created, ExecRequest, Report};
+use crate::bundle::Bundle;
+use crate::control::{CreateRequest, Created, ExecRequest, ProgramKind, Report, START};
 use crate::error::ContainerError;
 use crate::reports::Reports;
+use crate::trace::Trace;
 
 /// The three standard streams of a container's first process.
 #[derive(Debug)]
@@ -34,6 +36,7 @@ pub struct Launch {
     reports: Reports,
     id: String,
     creator: u32,
+    trace: Trace,
 }
 
 /// Starts the init role for `request` with `stdio` as the container's streams.
@@ -67,6 +70,7 @@ async fn run(
     stdio: Stdio,
     passed: Option<BorrowedFd<'_>>,
 ) -> Result<Launch, ContainerError> {
+    let trace = Trace::of(id);
     let (ours, theirs) = StdUnixStream::pair().map_err(init_error("socket pair"))?;
     ours.set_nonblocking(true)
         .map_err(init_error("socket pair"))?;
@@ -99,6 +103,7 @@ async fn run(
     }
     let child = spawned.map_err(init_error("start"))?;
     drop(theirs);
+    trace.mark(&format!("daemon: {role} spawned"));
     // The command holds the container's streams; a stream kept open here would
     // keep its reader from seeing the end.
     drop(command);
@@ -114,6 +119,7 @@ async fn run(
         reports: Reports::new(control),
         id: id.to_owned(),
         creator: child.id(),
+        trace,
     })
 }
 
@@ -131,6 +137,7 @@ impl Launch {
     async fn report(&mut self) -> Result<Option<Report>, ContainerError> {
         loop {
             match self.reports.next().await? {
+                Some(Report::Step(step, at)) => self.trace.mark_at(&step, at),
                 Some(Report::Warning(text)) => warn!("container {}: {text}", self.id),
                 Some(Report::Terminal) => {}
                 other => return Ok(other),
@@ -162,15 +169,38 @@ impl Launch {
     /// # Errors
     /// The init role's own reason, or that it died without giving one.
     pub async fn created(&mut self) -> Result<Created, ContainerError> {
-        match self.report().await? {
-            Some(Report::Created(created)) => Ok(created),
-            Some(Report::Failed(reason)) => Err(ContainerError::Refused(reason)),
-            Some(other) => Err(ContainerError::Init(format!(
-                "expected the container, got {other:?}"
-            ))),
-            None => Err(ContainerError::Init(
-                "ended before the container was created".into(),
-            )),
+        let mut found: Option<Created> = None;
+        let mut forked = None;
+        let mut waits = false;
+        loop {
+            match self.report().await? {
+                Some(Report::Created(created)) => {
+                    if created.kind == ProgramKind::Native {
+                        return Ok(created);
+                    }
+                    found = Some(created);
+                }
+                Some(Report::Forked(pid)) => forked = Some(pid),
+                Some(Report::Waiting) => waits = true,
+                Some(Report::Failed(reason)) => return Err(ContainerError::Refused(reason)),
+                Some(other) => {
+                    return Err(ContainerError::Init(format!(
+                        "expected the container, got {other:?}"
+                    )));
+                }
+                None => {
+                    return Err(ContainerError::Init(
+                        "ended before the container was created".into(),
+                    ));
+                }
+            }
+            // The guest's process and its parent are not heard in order.
+            if let (true, Some(pid), Some(created)) = (waits, forked, &found) {
+                return Ok(Created {
+                    pid,
+                    ..created.clone()
+                });
+            }
         }
     }
 
@@ -188,6 +218,31 @@ impl Launch {
             None => Err(ContainerError::Init(
                 "ended before the process was there".into(),
             )),
+        }
+    }
+
+    /// Lets a created container's program run, and waits until it does (HTTP
+    /// components: until the port listens).
+    ///
+    /// # Errors
+    /// The reason the program gave for not running, or libcontainer's for not
+    /// starting it.
+    pub async fn start(mut self, kind: ProgramKind, bundle: &Bundle) -> Result<(), ContainerError> {
+        match kind {
+            ProgramKind::Wasm => self
+                .reports
+                .send(START)
+                .await
+                .map_err(init_error("let it go"))?,
+            ProgramKind::Native => bundle.start(&self.id)?,
+        }
+        match self.report().await? {
+            // A native program replaces the init role, which closes the socket.
+            Some(Report::Ready) => Ok(()),
+            None if kind == ProgramKind::Native => Ok(()),
+            None => Err(ContainerError::Init("ended before its program ran".into())),
+            Some(Report::Failed(reason)) => Err(ContainerError::Refused(reason)),
+            Some(other) => Err(ContainerError::Init(format!("unexpected {other:?}"))),
         }
     }
 

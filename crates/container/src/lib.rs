@@ -11,11 +11,14 @@ pub mod bundle;
 pub mod cgroup;
 pub mod control;
 mod error;
+pub mod hooks;
 pub mod init;
 mod launch;
+mod membership;
 mod mounts;
 mod reports;
 mod seccomp;
+pub mod trace;
 
 pub use bundle::Bundle;
 pub use control::{CreateRequest, Created, ExecRequest, ProgramKind, RootfsMount};

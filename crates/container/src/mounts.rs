@@ -53,7 +53,8 @@ pub enum PointKind {
 
 /// Finds the place of `destination` inside `rootfs`, resolving links as the
 /// container would see them and never leaving `rootfs`; creates what is
-/// missing. Answers the place as an absolute path in which no link is left.
+/// missing. Answers the place as an absolute path in which no link is left, and
+/// as a descriptor (`O_PATH`).
 ///
 /// # Errors
 /// When the place cannot be created, is of the wrong kind, or the root file
@@ -62,7 +63,7 @@ pub fn mount_point(
     rootfs: &Path,
     destination: &Path,
     kind: PointKind,
-) -> Result<PathBuf, ContainerError> {
+) -> Result<(PathBuf, OwnedFd), ContainerError> {
     let bad = |reason: String| ContainerError::MountPoint {
         destination: destination.display().to_string(),
         reason,
@@ -91,12 +92,16 @@ pub fn mount_point(
     let root_path = real_path(&root).map_err(|e| bad(e.to_string()))?;
     let path = real_path(&found).map_err(|e| bad(e.to_string()))?;
     match path.strip_prefix(&root_path) {
-        Ok(inside) if !inside.as_os_str().is_empty() => Ok(Path::new("/").join(inside)),
+        Ok(inside) if !inside.as_os_str().is_empty() => Ok((Path::new("/").join(inside), found)),
         _ => Err(bad(format!("leads to {}", path.display()))),
     }
 }
 
-fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
+/// Opens a directory as a place (`O_PATH`).
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     nix::fcntl::open(
         path,
         OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
@@ -161,7 +166,8 @@ mod tests {
     fn missing_directories_are_made() {
         let root = tempfile::tempdir().expect("temp dir");
         let point = mount_point(root.path(), Path::new("/a/b/c"), PointKind::Directory)
-            .expect("mount point");
+            .expect("mount point")
+            .0;
         assert_eq!(point, Path::new("/a/b/c"));
         assert!(root.path().join("a/b/c").is_dir());
     }
@@ -182,7 +188,8 @@ mod tests {
         fs::create_dir(root.path().join("real")).expect("dir");
         symlink("/real", root.path().join("data")).expect("link");
         let point = mount_point(root.path(), Path::new("/data/x"), PointKind::Directory)
-            .expect("mount point");
+            .expect("mount point")
+            .0;
         assert_eq!(point, Path::new("/real/x"));
     }
 

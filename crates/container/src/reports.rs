@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::cmsg_space;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
-use tokio::io::Interest;
+use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 
 use crate::control::Report;
@@ -56,6 +56,14 @@ impl Reports {
                 return Ok(None);
             }
         }
+    }
+
+    /// Sends a line the other way.
+    ///
+    /// # Errors
+    /// When the role is gone.
+    pub async fn send(&mut self, line: &[u8]) -> io::Result<()> {
+        self.stream.write_all(line).await
     }
 
     /// The last descriptor that has come, once.

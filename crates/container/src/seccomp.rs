@@ -10,7 +10,7 @@
 use std::collections::BTreeMap;
 
 use oci_spec::runtime::{
-    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall,
+    LinuxSeccomp, LinuxSeccompAction, LinuxSeccompArg, LinuxSeccompOperator, LinuxSyscall, Spec,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -62,6 +62,18 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Vec<BpfProgram>, ContainerError
         programs.push(program(lifted, default, SeccompAction::Allow)?);
     }
     Ok(programs)
+}
+
+/// The programs for the profile of `spec`, if it has one.
+///
+/// # Errors
+/// See [`compile`].
+pub fn of(spec: &Spec) -> Result<Vec<BpfProgram>, ContainerError> {
+    let profile = spec
+        .linux()
+        .as_ref()
+        .and_then(|linux| linux.seccomp().as_ref());
+    Ok(profile.map(compile).transpose()?.unwrap_or_default())
 }
 
 /// Installs the programs for this thread and all it will start. Sets

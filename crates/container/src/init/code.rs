@@ -54,6 +54,7 @@ pub fn load(
     };
     let mut artifact = cache.load(&digest, &mut open, &compiler).map_err(aot)?;
     warn(&artifact);
+    creator.step("init: code found");
     let mut prepared = prepare(&artifact, &name)?;
     if let Err(EngineError::Artifact(reason)) = &prepared
         && artifact.cached
@@ -68,7 +69,10 @@ pub fn load(
         prepared = prepare(&artifact, &name)?;
     }
     match prepared {
-        Ok(prepared) => Ok(Code { prepared, artifact }),
+        Ok(prepared) => {
+            creator.step("init: code mapped and linked");
+            Ok(Code { prepared, artifact })
+        }
         Err(source) => Err(ContainerError::Engine {
             program: name,
             source,

@@ -1,22 +1,27 @@
-//! The spec that a guest's process gets instead of the container's.
+//! The root of a guest's process.
 //!
-//! A guest cannot use `/proc`, `/sys`, devices or cgroup mounts, and must not
-//! see them. So its process gets a root of its own, the jail: a `/dev` that
-//! libcontainer insists on, the image's files at `/rootfs`, and the pod's
+//! A guest cannot use `/proc`, `/sys`, `/dev` or cgroup mounts, and must not
+//! see them; nor may the process take anything for its own from the image, such
+//! as the configuration of name lookups. So it gets a root of its own, the
+//! jail: an empty directory with the image's files at `/rootfs` and the pod's
 //! volumes mounted inside those. The guest's `/` is a preopen of `/rootfs`;
 //! read-only is enforced by the kernel, on the mounts.
 
 use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use oci_spec::runtime::{Mount, MountBuilder, RootBuilder, Spec};
+use nix::errno::Errno;
+use nix::mount::{MntFlags, umount2};
+use nix::unistd::{chdir, fchdir, pivot_root};
+use oci_spec::runtime::{Mount, Spec};
 use wisp_capability::{RootAccess, Volume};
 
-use super::confine::no_capabilities;
+use super::attach::{Attributes, attach, mount_on, protect};
 use crate::bundle::Bundle;
 use crate::error::ContainerError;
-use crate::mounts::{PointKind, mount_point};
+use crate::mounts::{PointKind, mount_point, open_dir};
 
 /// Where the image's files are inside the jail.
 pub const ROOTFS: &str = "/rootfs";
@@ -81,107 +86,98 @@ fn point_kind(mount: &Mount) -> PointKind {
     }
 }
 
-/// Builds the jail's directories and the spec that mounts into it.
-///
-/// # Errors
-/// When a volume has no place in the image's files.
-pub fn spec(
-    spec: &Spec,
-    rootfs: &Path,
-    bundle: &Bundle,
-    access: RootAccess,
-    volumes: &[(Volume, Mount)],
-    uses_network: bool,
-) -> Result<Spec, ContainerError> {
-    let jail = bundle.jail();
-    for path in [jail.clone(), jail.join("dev"), jail.join(&ROOTFS[1..])] {
-        fs::create_dir_all(&path)
-            // Whatever our umask: the guest's user must be able to enter.
-            .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o755)))
-            .map_err(|source| ContainerError::Io {
-                what: "create",
-                path,
-                source,
-            })?;
-    }
+/// The jail, mounted and not yet entered.
+#[derive(Debug)]
+pub struct Jail {
+    root: OwnedFd,
+}
 
-    let root_mode = if access == RootAccess::Rw { "rw" } else { "ro" };
-    let mut mounts = vec![
-        mount(
-            "/dev",
-            "tmpfs",
-            "tmpfs",
-            &["nosuid", "noexec", "mode=755", "size=64k"],
-        )?,
-        mount(
-            ROOTFS,
-            "bind",
-            &rootfs.to_string_lossy(),
-            &["bind", "nosuid", "nodev", root_mode],
-        )?,
-    ];
-    for (volume, original) in volumes {
-        let destination = Path::new(&volume.destination);
-        let place = mount_point(rootfs, destination, point_kind(original))?;
-        let mut moved = original.clone();
-        moved.set_destination(inside(ROOTFS, &place));
-        mounts.push(moved);
-        if uses_network && RESOLVER_FILES.contains(&volume.destination.as_str()) {
-            let mut again = original.clone();
-            again.set_options(Some(vec!["bind".into(), "ro".into()]));
-            mounts.push(again);
+impl Jail {
+    /// Mounts the jail of `bundle` with the image's files from `rootfs`. Called
+    /// in a mount namespace of our own.
+    ///
+    /// # Errors
+    /// When a volume has no place in the image's files, or a mount fails; each
+    /// names the volume.
+    pub fn mount(
+        bundle: &Bundle,
+        rootfs: &Path,
+        access: RootAccess,
+        volumes: &[(Volume, Mount)],
+        uses_network: bool,
+    ) -> Result<Self, ContainerError> {
+        let dir = bundle.jail();
+        let inner = dir.join(&ROOTFS[1..]);
+        for path in [&dir, &inner] {
+            fs::create_dir_all(path)
+                // Whatever our umask: the guest's user must be able to enter.
+                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
+                .map_err(|source| ContainerError::Io {
+                    what: "create",
+                    path: path.clone(),
+                    source,
+                })?;
         }
+        let resolver: Vec<_> = volumes
+            .iter()
+            .filter(|(volume, _)| {
+                uses_network && RESOLVER_FILES.contains(&volume.destination.as_str())
+            })
+            .collect();
+        for (volume, _) in &resolver {
+            mount_point(&dir, Path::new(&volume.destination), PointKind::File)?;
+        }
+
+        let failed = |what: &Path, errno: Errno| ContainerError::Mount {
+            source_path: what.display().to_string(),
+            target: dir.clone(),
+            reason: errno.to_string(),
+        };
+        let open = |path: &Path| open_dir(path).map_err(|e| failed(path, e));
+        // A root must be a mount. Nothing in it but the image is of any use.
+        attach(&dir, false, Attributes::sealed(), open(&dir)?.as_fd())
+            .map_err(|e| failed(&dir, e))?;
+        attach(rootfs, false, Attributes::guest(), open(&inner)?.as_fd())
+            .map_err(|e| failed(rootfs, e))?;
+        for (volume, mount) in volumes {
+            let kind = point_kind(mount);
+            let (_, place) = mount_point(&inner, Path::new(&volume.destination), kind)?;
+            mount_on(mount, place.as_fd())?;
+        }
+        for (volume, mount) in resolver {
+            let kind = PointKind::File;
+            let (_, place) = mount_point(&dir, Path::new(&volume.destination), kind)?;
+            let source = mount.source().clone().unwrap_or_default();
+            attach(
+                &source,
+                false,
+                Attributes::sealed().writable(false),
+                place.as_fd(),
+            )
+            .map_err(|e| failed(&source, e))?;
+        }
+        if access != RootAccess::Rw {
+            // Last: places for volumes have been made in it.
+            protect(open(&inner)?.as_fd()).map_err(|e| failed(rootfs, e))?;
+        }
+        protect(open(&dir)?.as_fd()).map_err(|e| failed(&dir, e))?;
+        Ok(Self { root: open(&dir)? })
     }
 
-    let mut out = spec.clone();
-    let invalid = |e: oci_spec::OciSpecError| ContainerError::Init(format!("derive the spec: {e}"));
-    out.set_root(Some(
-        RootBuilder::default()
-            .path(jail)
-            .readonly(true)
-            .build()
-            .map_err(invalid)?,
-    ));
-    out.set_mounts(Some(mounts));
-    if let Some(process) = out.process_mut() {
-        process.set_cwd(PathBuf::from("/"));
-        // It has one of the host's, which init has made.
-        process.set_terminal(Some(false));
-        process.set_no_new_privileges(Some(true));
-        process.set_apparmor_profile(None);
-        process.set_capabilities(Some(no_capabilities()));
-        // Taken by init already; libcontainer would need /proc for them.
-        let mut user = process.user().clone();
-        user.set_additional_gids(None);
-        process.set_user(user);
+    /// Makes the jail the process's root; the host's files are out of reach
+    /// from here on.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn enter(self) -> Result<(), ContainerError> {
+        fchdir(&self.root)
+            // The old root is put under the new one, at the same place
+            // (pivot_root(2), "pivot_root(".", ".")").
+            .and_then(|()| pivot_root(".", "."))
+            .and_then(|()| umount2(".", MntFlags::MNT_DETACH))
+            .and_then(|()| chdir("/"))
+            .map_err(|e| ContainerError::Init(format!("change the root: {e}")))
     }
-    if let Some(linux) = out.linux_mut() {
-        linux.set_masked_paths(None);
-        linux.set_readonly_paths(None);
-        linux.set_devices(None);
-        // Compiled and installed by this crate, not by libcontainer.
-        linux.set_seccomp(None);
-    }
-    Ok(out)
-}
-
-fn inside(root: &str, place: &Path) -> PathBuf {
-    Path::new(root).join(place.strip_prefix("/").unwrap_or(place))
-}
-
-fn mount(
-    destination: &str,
-    kind: &str,
-    source: &str,
-    options: &[&str],
-) -> Result<Mount, ContainerError> {
-    MountBuilder::default()
-        .destination(destination)
-        .typ(kind)
-        .source(source)
-        .options(options.iter().map(|o| (*o).to_owned()).collect::<Vec<_>>())
-        .build()
-        .map_err(|e| ContainerError::Init(format!("derive the spec: {e}")))
 }
 
 #[cfg(test)]
@@ -222,66 +218,5 @@ mod tests {
                 ("/dev/termination-log".to_owned(), false, false)
             ]
         );
-    }
-
-    #[test]
-    fn the_jail_has_no_kernel_mounts_and_no_capabilities() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let bundle = Bundle::new(dir.path());
-        fs::create_dir_all(bundle.rootfs()).expect("rootfs");
-        let original = spec_with(DEFAULT_MOUNTS);
-        let out = spec(
-            &original,
-            &bundle.rootfs(),
-            &bundle,
-            RootAccess::Ro,
-            &volumes(&original),
-            true,
-        )
-        .expect("spec");
-        let destinations: Vec<_> = out
-            .mounts()
-            .iter()
-            .flatten()
-            .map(|m| m.destination().display().to_string())
-            .collect();
-        assert_eq!(
-            destinations,
-            [
-                "/dev",
-                "/rootfs",
-                "/rootfs/data",
-                "/rootfs/dev/termination-log"
-            ]
-        );
-        let process = out.process().as_ref().expect("process");
-        let capabilities = process.capabilities().as_ref().expect("capabilities");
-        assert_eq!(capabilities.bounding().as_ref().map(|c| c.len()), Some(0));
-        assert_eq!(process.no_new_privileges(), Some(true));
-        assert!(bundle.jail().join("rootfs").is_dir());
-    }
-
-    #[test]
-    fn a_writable_root_is_mounted_so_only_when_granted() {
-        let dir = tempfile::tempdir().expect("temp dir");
-        let bundle = Bundle::new(dir.path());
-        fs::create_dir_all(bundle.rootfs()).expect("rootfs");
-        for (access, mode) in [
-            (RootAccess::Ro, "ro"),
-            (RootAccess::None, "ro"),
-            (RootAccess::Rw, "rw"),
-        ] {
-            let out = spec(
-                &spec_with("[]"),
-                &bundle.rootfs(),
-                &bundle,
-                access,
-                &[],
-                false,
-            )
-            .expect("spec");
-            let mounts = out.mounts().as_ref().expect("mounts");
-            assert!(has_option(&mounts[1], mode), "{access:?}");
-        }
     }
 }

@@ -5,14 +5,17 @@
 //! it: the fork keeps the engine, the mapped code and the linked program, and
 //! only those descriptors that the guest needs.
 
+mod attach;
 mod code;
 mod confine;
 mod descriptors;
 mod groups;
 mod jail;
 mod lower;
+mod namespaces;
 mod native;
 mod streams;
+mod sysctl;
 mod terminal;
 mod wasm;
 
@@ -28,13 +31,16 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use wisp_config::Config;
 use wisp_image::{Program, Rootfs};
 
+use self::namespaces::Home;
 use self::terminal::ConsoleSocket;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::control::{Control, CreateRequest, Created, ProgramKind, Report};
 use crate::error::ContainerError;
+use crate::hooks::{self, Moment};
 use crate::mounts::mount_all;
 use crate::seccomp;
+use crate::trace;
 
 /// Runs the init role with the control socket that the daemon passed as
 /// descriptor `fd`; answers the exit code of this (short-lived) process.
@@ -51,19 +57,17 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
     // by the container; and should the daemon be gone already, so is the socket.)
     nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
         .map_err(|e| format!("parent death signal: {e}"))?;
+    let entered = trace::now();
     let request: CreateRequest = control.request().map_err(|e| format!("request: {e}"))?;
+    control.trace(request.traced);
+    control.step_at("init: entered main", entered);
+    control.step("init: request read");
     let bundle = Bundle::new(&request.bundle);
     match create(&request, &bundle, &control) {
-        Ok(created) => {
-            control.report(&Report::Created(created));
-            Ok(0)
-        }
+        Ok(()) => Ok(0),
         Err(error) => {
-            let mut text = error.to_string();
-            if let Err(undo) = bundle.abandon(&request.id) {
-                text = format!("{text} (and cleaning up after it: {undo})");
-            }
-            control.report(&Report::Failed(text));
+            // The daemon cleans up: this process may have entered the container.
+            control.report(&Report::Failed(error.to_string()));
             Ok(1)
         }
     }
@@ -80,10 +84,13 @@ fn create(
     request: &CreateRequest,
     bundle: &Bundle,
     control: &Control,
-) -> Result<Created, ContainerError> {
+) -> Result<(), ContainerError> {
     let spec = load_spec(&bundle.config())?;
     let config = Config::load(request.config.as_deref())?;
+    control.step("init: spec and config read");
+    let home = Home::leave()?;
     mount_all(&request.rootfs, &bundle.rootfs())?;
+    control.step("init: root file system mounted");
 
     let root = spec
         .root()
@@ -103,26 +110,35 @@ fn create(
 
     let mut layers = || wisp_image::layers(&request.containerd, &request.namespace, &request.id);
     let program = wisp_image::choose(&args, path, &cwd, &rootfs, &mut layers)?;
+    drop(rootfs);
+    control.step("init: program chosen");
 
-    let filters = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.seccomp().as_ref())
-        .map(seccomp::compile)
-        .transpose()?
-        .unwrap_or_default();
-    let cgroup = Cgroup::of(&spec, &request.id);
-    let shares_pids = shares_pids(&spec);
-    groups::take(&spec)?;
-    let (kind, spec, executor) = match program {
+    let created = |kind, pid| Created {
+        pid,
+        kind,
+        cgroup: Cgroup::of(&spec, &request.id),
+        shares_pids: shares_pids(&spec),
+        hooks: kind == ProgramKind::Wasm
+            && (hooks::any(&spec, Moment::Poststart) || hooks::any(&spec, Moment::Poststop)),
+    };
+    match program {
         Program::Native => {
-            let spec = native::spec(&spec, &root_path);
-            let executor = native::Native::new(filters, control, has_terminal)?;
-            (
-                ProgramKind::Native,
-                spec,
-                Box::new(executor) as Box<dyn Executor>,
-            )
+            // What such a program mounts may have to be seen by the host.
+            home.go_back()?;
+            mount_all(&request.rootfs, &bundle.rootfs())?;
+            groups::take(&spec)?;
+            let executor = native::Native::new(seccomp::of(&spec)?, control, has_terminal)?;
+            let cgroup = Cgroup::of(&spec, &request.id);
+            let derived = native::spec(&spec, &root_path);
+            let pid = build(
+                request,
+                bundle,
+                derived,
+                &cgroup,
+                Box::new(executor),
+                control,
+            )?;
+            control.report(&Report::Created(created(ProgramKind::Native, pid)));
         }
         wasm => {
             if has_terminal {
@@ -132,22 +148,12 @@ fn create(
                 path: &root_path,
                 mounts: &request.rootfs,
             };
-            let (spec, executor) =
-                wasm::prepare(&spec, &root, wasm, &config, bundle, filters, control)?;
-            (
-                ProgramKind::Wasm,
-                spec,
-                Box::new(executor) as Box<dyn Executor>,
-            )
+            let guest = wasm::Guest::prepare(&spec, wasm, &root, &config, &home, control)?;
+            control.report(&Report::Created(created(ProgramKind::Wasm, 0)));
+            guest.enter(&spec, &root_path, &home, bundle, request, control)?;
         }
-    };
-    let pid = build(request, bundle, spec, &cgroup, executor, control)?;
-    Ok(Created {
-        pid,
-        kind,
-        cgroup,
-        shares_pids,
-    })
+    }
+    Ok(())
 }
 
 /// Without a pid namespace of its own a container's first process is nobody's

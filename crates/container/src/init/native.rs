@@ -21,7 +21,7 @@ use crate::seccomp;
 #[derive(Clone)]
 pub struct Native {
     filters: Rc<Vec<BpfProgram>>,
-    control: Rc<Control>,
+    control: Control,
     /// None if libcontainer makes a terminal in their place.
     streams: Option<Rc<Streams>>,
 }
@@ -34,12 +34,9 @@ impl Native {
         control: &Control,
         terminal: bool,
     ) -> Result<Self, ContainerError> {
-        let control = control
-            .try_clone()
-            .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
         Ok(Self {
             filters: Rc::new(filters),
-            control: Rc::new(control),
+            control: control.clone(),
             streams: match terminal {
                 true => None,
                 false => Some(Rc::new(Streams::save()?)),

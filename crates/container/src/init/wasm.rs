@@ -1,15 +1,15 @@
-//! Guests: from the program's bytes to an executor that runs them.
+//! Guests: from the program's bytes to a process in its container that waits
+//! for Start and then runs it.
+//!
+//! libcontainer is not asked: of what it does for a container a guest can use
+//! little, and that little is done here, by the process itself, before its one
+//! fork. See `docs/architecture.md`.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
-use std::rc::Rc;
 use std::time::Duration;
 
-use libcontainer::workload::{
-    Executor, ExecutorError, ExecutorSetEnvsError, ExecutorValidationError,
-};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use seccompiler::BpfProgram;
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
@@ -18,13 +18,15 @@ use wisp_engine::{HostPreopen, Setup};
 use wisp_image::Program;
 
 use super::code::{self, Code, Root};
-use super::descriptors;
-use super::jail;
-use super::streams::Streams;
-use super::terminal;
+use super::jail::{self, Jail};
+use super::namespaces::{self, Home};
+use super::{confine, descriptors, groups, sysctl, terminal};
 use crate::bundle::Bundle;
-use crate::control::{Control, Report};
+use crate::cgroup::Cgroup;
+use crate::control::{Control, CreateRequest, Report};
 use crate::error::ContainerError;
+use crate::hooks::{self, Moment};
+use crate::membership::{Forked, Membership};
 use crate::seccomp;
 
 /// How long an HTTP server may drain after SIGTERM before it ends by itself.
@@ -32,73 +34,179 @@ use crate::seccomp;
 const DRAIN: Duration = Duration::from_secs(30);
 
 /// Everything of a guest that is made before its process enters the container.
-struct Guest {
+pub struct Guest {
     code: Code,
     grant: Grant,
-    preopens: Vec<HostPreopen>,
+    volumes: Vec<(Volume, oci_spec::runtime::Mount)>,
     filters: Vec<BpfProgram>,
-    control: Control,
-    streams: Streams,
+    /// Descriptors that its process keeps.
     keep: Vec<RawFd>,
 }
 
-/// The executor that becomes the guest. libcontainer wants it to be `Clone`;
-/// there is one guest, taken by the process that runs it.
-#[derive(Clone)]
-pub struct Wasm {
-    guest: Rc<RefCell<Option<Guest>>>,
-}
+impl Guest {
+    /// Resolves `program` to mapped, linked AOT code.
+    ///
+    /// # Errors
+    /// Whatever keeps the program from running, named.
+    pub fn prepare(
+        spec: &Spec,
+        program: Program,
+        root: &Root<'_>,
+        config: &Config,
+        home: &Home,
+        control: &Control,
+    ) -> Result<Self, ContainerError> {
+        namespaces::check(spec)?;
+        hooks::check(spec)?;
+        let filters = seccomp::of(spec)?;
+        let volumes = jail::volumes(spec);
+        let granted = capabilities(
+            spec,
+            &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
+        )?;
+        let code = code::load(program, root, config, control)?;
+        // What is open now, the guest needs: the mapped AOT file, what Tokio has
+        // made once for the whole process. What is opened from here on, it does
+        // not.
+        let mut keep = descriptors::open()
+            .map_err(|e| ContainerError::Init(format!("list open descriptors: {e}")))?;
+        keep.retain(|fd| *fd != home.descriptor());
+        Ok(Self {
+            code,
+            grant: granted,
+            volumes,
+            filters,
+            keep,
+        })
+    }
 
-/// Resolves `program` to mapped, linked AOT code and derives the spec of the
-/// process that will run it.
-///
-/// # Errors
-/// Whatever keeps the program from running, named.
-pub fn prepare(
-    spec: &Spec,
-    root: &Root<'_>,
-    program: Program,
-    config: &Config,
-    bundle: &Bundle,
-    filters: Vec<BpfProgram>,
-    creator: &Control,
-) -> Result<(Spec, Wasm), ContainerError> {
-    let volumes = jail::volumes(spec);
-    let granted = capabilities(
-        spec,
-        &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
-    )?;
-    let code = code::load(program, root, config, creator)?;
-    let spec = jail::spec(
-        spec,
-        root.path,
-        bundle,
-        granted.root,
-        &volumes,
-        !granted.outbound.is_empty(),
-    )?;
-    let control = creator
-        .try_clone()
-        .map_err(|e| ContainerError::Init(format!("control socket: {e}")))?;
-    let streams = Streams::save()?;
-    // What is open now, the guest needs (the mapped AOT file, its end of the
-    // control socket); what libcontainer opens from here on, it does not.
-    let mut keep = descriptors::open()
-        .map_err(|e| ContainerError::Init(format!("list open descriptors: {e}")))?;
-    keep.retain(|fd| *fd != creator.descriptor());
-    let guest = Guest {
-        code,
-        preopens: preopens(&granted),
-        grant: granted,
-        filters,
-        control,
-        streams,
-        keep,
-    };
-    let executor = Wasm {
-        guest: Rc::new(RefCell::new(Some(guest))),
-    };
-    Ok((spec, executor))
+    /// Makes this process's descendant the guest's process: in the cgroup, the
+    /// namespaces and the jail of its container, waiting for Start. Reports the
+    /// descendant's pid; returns in the process that stays behind, and in the
+    /// descendant only with an error.
+    ///
+    /// # Errors
+    /// Whatever of the spec cannot be had, named.
+    pub fn enter(
+        self,
+        spec: &Spec,
+        rootfs: &Path,
+        home: &Home,
+        bundle: &Bundle,
+        request: &CreateRequest,
+        control: &Control,
+    ) -> Result<(), ContainerError> {
+        let process = spec.process().clone().unwrap_or_default();
+        let cgroup = Cgroup::of(spec, &request.id);
+        let resources = spec
+            .linux()
+            .as_ref()
+            .and_then(|linux| linux.resources().as_ref());
+        // First: whatever fails from here on, the folder says that there may be
+        // a cgroup to remove.
+        let jail = Jail::mount(
+            bundle,
+            rootfs,
+            self.grant.root,
+            &self.volumes,
+            !self.grant.outbound.is_empty(),
+        )?;
+        control.step("init: jail mounted");
+        let membership = Membership::create(&cgroup, resources)?;
+        control.step("init: cgroup made");
+        namespaces::enter(spec)?;
+        sysctl::write(spec)?;
+        groups::take(spec)?;
+        confine::limits(&process)?;
+        control.step("init: namespaces entered");
+        self.hooks(spec, home, bundle, request)?;
+        jail.enter()?;
+        control.step("init: root changed");
+        match membership.fork(|| namespaces::enter_pid(spec))? {
+            Forked::Parent(pid) => {
+                control.report(&Report::Forked(pid.as_raw()));
+                Ok(())
+            }
+            Forked::Neither => Ok(()),
+            Forked::Child => {
+                control.step("guest: forked");
+                self.live(spec, process, control)
+            }
+        }
+    }
+
+    fn hooks(
+        &self,
+        spec: &Spec,
+        home: &Home,
+        bundle: &Bundle,
+        request: &CreateRequest,
+    ) -> Result<(), ContainerError> {
+        let run = |moment| {
+            let own = i32::try_from(std::process::id()).ok();
+            hooks::run(spec, moment, &request.id, own, bundle)
+        };
+        if hooks::any(spec, Moment::CreateRuntime) {
+            let here = Home::current()?;
+            home.go_back()?;
+            let result = run(Moment::CreateRuntime);
+            here.go_back()?;
+            result?;
+        }
+        run(Moment::CreateContainer)
+    }
+
+    /// The rest of the guest's process's life.
+    fn live(
+        self,
+        spec: &Spec,
+        process: oci_spec::runtime::Process,
+        control: &Control,
+    ) -> Result<(), ContainerError> {
+        descriptors::close_all_but(&self.keep)
+            .map_err(|e| ContainerError::Init(format!("close inherited descriptors: {e}")))?;
+        terminal::control();
+        namespaces::enter_cgroup(spec)?;
+        let mut process = process;
+        process.set_no_new_privileges(Some(true));
+        // A guest calls nothing that any of them would allow.
+        process.set_capabilities(Some(confine::no_capabilities()));
+        confine::user(&process)?;
+        // From here on the container exists, and SIGTERM must end it even as
+        // pid 1 of its namespace. An HTTP server takes it over when it runs.
+        wisp_engine::install_command_signals()
+            .map_err(|e| ContainerError::Init(format!("signal handlers: {e}")))?;
+        seccomp::install(&self.filters)?;
+        let setup = Setup {
+            preopens: preopens(&self.grant),
+            grant: self.grant,
+            grace: DRAIN,
+            ready: Box::new({
+                let control = control.clone();
+                move |result| {
+                    control.step("guest: about to run");
+                    control.report(&match result {
+                        Ok(()) => Report::Ready,
+                        Err(reason) => Report::Failed(reason),
+                    });
+                    control.close();
+                }
+            }),
+        };
+        control.step("guest: in its container");
+        control.report(&Report::Waiting);
+        if !control.wait_for_start() {
+            // Nobody is left who could start it.
+            std::process::exit(1);
+        }
+        control.step("guest: let go");
+        // The artifact stays open: that says that the code is in use.
+        let Code {
+            prepared,
+            artifact: _artifact,
+        } = self.code;
+        std::process::exit(prepared.run(setup))
+    }
 }
 
 fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError> {
@@ -150,61 +258,5 @@ fn preopens(granted: &Grant) -> Vec<HostPreopen> {
                 writable: preopen.writable,
             })
             .collect(),
-    }
-}
-
-impl Executor for Wasm {
-    fn exec(&self, _spec: &Spec) -> Result<(), ExecutorError> {
-        let Some(guest) = self.guest.borrow_mut().take() else {
-            return Err(ExecutorError::Other(
-                "the guest has been run already".into(),
-            ));
-        };
-        let Guest {
-            code: Code {
-                prepared,
-                artifact: _in_use,
-            },
-            grant,
-            preopens,
-            filters,
-            control,
-            streams,
-            keep,
-        } = guest;
-        let failed = |reason: String| {
-            control.report(&Report::Failed(reason.clone()));
-            ExecutorError::Other(reason)
-        };
-        descriptors::close_all_but(&keep)
-            .map_err(|e| failed(format!("close inherited descriptors: {e}")))?;
-        streams.restore().map_err(|e| failed(e.to_string()))?;
-        terminal::control();
-        seccomp::install(&filters).map_err(|e| failed(e.to_string()))?;
-        let code = prepared.run(Setup {
-            grant,
-            preopens,
-            grace: DRAIN,
-            ready: Box::new(move |result| {
-                control.report(&match result {
-                    Ok(()) => Report::Ready,
-                    Err(reason) => Report::Failed(reason),
-                });
-            }),
-        });
-        std::process::exit(code)
-    }
-
-    fn validate(&self, _spec: &Spec) -> Result<(), ExecutorValidationError> {
-        // From here on the container exists, and SIGTERM must end it even as
-        // pid 1 of its namespace. An HTTP server takes it over when it runs.
-        wisp_engine::install_command_signals()
-            .map_err(|e| ExecutorValidationError::ArgValidationError(e.to_string()))
-    }
-
-    fn setup_envs(&self, _envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
-        // The container's environment is the guest's business and part of its
-        // grant; this process started with an empty one and keeps it.
-        Ok(())
     }
 }

@@ -7,6 +7,7 @@ use containerd_shim::protos::api::CreateTaskRequest;
 use containerd_shim::protos::ttrpc::{self, Code};
 use log::warn;
 use tokio::sync::Notify;
+use wisp_container::trace::Trace;
 use wisp_container::{Bundle, CreateRequest, RootfsMount, launch};
 
 use super::error::{TaskError, status, unimplemented};
@@ -37,6 +38,8 @@ impl Service {
         if !request.checkpoint.is_empty() {
             return Err(unimplemented("Create from a checkpoint"));
         }
+        let trace = Trace::of(&request.id);
+        trace.mark("daemon: Create called");
         let config = config_path(request.options.as_ref())
             .map_err(|error| status(Code::INVALID_ARGUMENT, format!("{error:#}")))?;
         let streams = Streams {
@@ -68,7 +71,9 @@ impl Service {
                 .collect(),
             containerd: self.containerd.clone(),
             config,
+            traced: trace.is_on(),
         };
+        trace.mark("daemon: streams opened");
         let starting = self.reaper.starting();
         let made = async {
             let mut launch = launch(&create, stdio).await?;
@@ -93,6 +98,7 @@ impl Service {
         .await;
         match made {
             Ok((launch, created)) => {
+                trace.mark("daemon: created");
                 let ended = self.reaper.exit_of(created.pid);
                 drop(starting);
                 let parts = Parts {
@@ -113,7 +119,7 @@ impl Service {
         }
     }
 
-    /// The init role cleans up after itself; this is for one that was killed.
+    /// Removes what the init role has made so far.
     async fn undo(&self, create: &CreateRequest, kept: Kept) {
         if let Err(error) = Bundle::new(&create.bundle).abandon(&create.id) {
             warn!("container {}: {error}", create.id);

@@ -9,7 +9,9 @@ use containerd_shim::protos::protobuf::MessageField;
 use log::{debug, info, warn};
 use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use wisp_container::cgroup::Cgroup;
-use wisp_container::{Bundle, Created, Launch};
+use wisp_container::hooks::Moment;
+use wisp_container::trace::Trace;
+use wisp_container::{Bundle, Created, Launch, ProgramKind};
 
 use super::error::TaskError;
 use super::events::{Event, Publisher};
@@ -47,6 +49,9 @@ pub struct Task {
     pub(super) cgroup: Cgroup,
     /// No pid namespace of its own: its processes outlive its first one.
     shares_pids: bool,
+    kind: ProgramKind,
+    /// Whether its spec has hooks for this process to run.
+    hooks: bool,
     // Start and Delete exclude each other, and the end of the process is
     // announced after the start of it. The launch is there until Start.
     life: AsyncMutex<Option<Launch>>,
@@ -69,6 +74,7 @@ impl Task {
                     kind,
                     cgroup,
                     shares_pids,
+                    hooks,
                 },
             streams,
             kept,
@@ -97,6 +103,8 @@ impl Task {
             process: Arc::new(process),
             cgroup,
             shares_pids,
+            kind,
+            hooks,
             life: AsyncMutex::new(Some(launch)),
             freeze: Mutex::default(),
             deleted: AsyncMutex::new(false),
@@ -114,6 +122,7 @@ impl Task {
     async fn ended(&self, status: u32) {
         // A Start under way announces the start first.
         let life = self.life.lock().await;
+        Trace::of(&self.id).mark("daemon: ended");
         info!("container {}: ended with {status}", self.id);
         if self.shares_pids
             && let Err(error) = self.cgroup.kill_all(libc::SIGKILL)
@@ -177,6 +186,8 @@ impl Task {
     /// # Errors
     /// When it runs or has run already, or the program's reason not to.
     pub async fn start(&self) -> Result<(), TaskError> {
+        let trace = Trace::of(&self.id);
+        trace.mark("daemon: Start called");
         let mut life = self.life.lock().await;
         if self.process.exit().is_some() {
             return Err(self.process.refuse("start"));
@@ -185,11 +196,7 @@ impl Task {
             return Err(self.process.refuse("start"));
         };
         self.process.hold_stdin();
-        let running = match self.bundle.start(&self.id) {
-            Ok(()) => launch.running().await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = running {
+        if let Err(error) = launch.start(self.kind, &self.bundle).await {
             drop(life);
             self.end_failed_start().await;
             return Err(error.into());
@@ -200,6 +207,9 @@ impl Task {
             pid: self.pid(),
             ..TaskStart::default()
         }));
+        trace.mark("daemon: started");
+        self.run_hooks(Moment::Poststart, self.process.exit().is_none())
+            .await;
         debug!("container {}: started", self.id);
         Ok(())
     }
@@ -214,6 +224,20 @@ impl Task {
         match self.process.signal(libc::SIGKILL) {
             Ok(()) => drop(self.process.wait().await),
             Err(error) => warn!("{error}"),
+        }
+    }
+
+    /// Hooks may take their time, and the pod's other containers are served
+    /// meanwhile.
+    async fn run_hooks(&self, moment: Moment, lives: bool) {
+        if !self.hooks {
+            return;
+        }
+        let (bundle, id) = (self.bundle.clone(), self.id.clone());
+        let pid = i32::try_from(self.pid()).ok().filter(|_| lives);
+        let run = tokio::task::spawn_blocking(move || bundle.run_hooks(&id, moment, pid));
+        if let Err(error) = run.await {
+            warn!("container {}: hooks: {error}", self.id);
         }
     }
 
@@ -258,6 +282,8 @@ impl Task {
     /// # Errors
     /// When it runs, or another Delete has removed it meanwhile.
     pub async fn delete(&self) -> Result<Exit, TaskError> {
+        let trace = Trace::of(&self.id);
+        trace.mark("daemon: Delete called");
         let mut deleted = self.deleted.lock().await;
         if *deleted {
             return Err(TaskError::NotFound(self.process.name().into()));
@@ -277,11 +303,12 @@ impl Task {
                 None => self.process.wait().await,
             }
         };
-        if let Err(error) = self.bundle.remove(&self.id) {
+        if let Err(error) = self.bundle.remove(&self.id, &self.cgroup) {
             // containerd forgets the container all the same; `delete` and the
             // removal of the bundle try again.
             warn!("container {}: {error}", self.id);
         }
+        self.run_hooks(Moment::Poststop, false).await;
         self.process.close_streams().await;
         self.publisher.publish(&Event::Delete(TaskDelete {
             container_id: self.id.clone(),
@@ -290,6 +317,7 @@ impl Task {
             exited_at: MessageField::some(exit.at.clone()),
             ..TaskDelete::default()
         }));
+        trace.mark("daemon: deleted");
         *deleted = true;
         Ok(exit)
     }

@@ -1,0 +1,326 @@
+//! Putting a guest's process into its cgroup without stopping the machine.
+//!
+//! Moving a process by its number takes a lock of the whole kernel
+//! (`cgroup_threadgroup_rwsem`), whose writer waits for all processors to pass
+//! through the scheduler: 8 to 20 ms on an idle machine, more than all else
+//! that creating a guest's container takes. A process of one thread that moves
+//! *itself* does not take that lock (version 1: writing `0` to `tasks`), nor
+//! does one that is cloned into its cgroup (version 2: `CLONE_INTO_CGROUP`).
+//! Source: `kernel/cgroup/cgroup.c`, `cgroup_procs_write_start` and
+//! `cgroup_css_set_fork`.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use libcgroups::common::ControllerOpt;
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{ForkResult, Pid, fork, pipe2};
+use oci_spec::runtime::LinuxResources;
+
+use crate::cgroup::Cgroup;
+use crate::error::{ContainerError, chain};
+
+/// clone3(2); libc's constant of this name has too few bits.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Where cgroups are mounted (runtime spec, "Default Filesystems").
+const UNIFIED: &str = "/sys/fs/cgroup";
+
+/// A cgroup that exists, with its limits set, and open for a process to enter.
+#[derive(Debug)]
+pub enum Membership {
+    /// Version 1: the `tasks` file of each hierarchy.
+    Tasks(Vec<File>),
+    /// Version 2: the directory.
+    Directory(OwnedFd),
+    /// systemd moves the process itself.
+    Systemd {
+        /// Where to.
+        cgroup: Cgroup,
+        /// With which limits.
+        resources: Option<LinuxResources>,
+    },
+}
+
+/// What a process is after [`Membership::fork`].
+#[derive(Debug)]
+pub enum Forked {
+    /// The new process, in the cgroup.
+    Child,
+    /// Its parent, with its pid as the parent sees it.
+    Parent(Pid),
+    /// Neither: it only stood between the two.
+    Neither,
+}
+
+impl Membership {
+    /// Creates `cgroup` with the limits of `resources`.
+    ///
+    /// # Errors
+    /// The file that could not be written, or the limit that does not fit.
+    pub fn create(
+        cgroup: &Cgroup,
+        resources: Option<&LinuxResources>,
+    ) -> Result<Self, ContainerError> {
+        if cgroup.systemd() {
+            return Ok(Self::Systemd {
+                cgroup: cgroup.clone(),
+                resources: resources.cloned(),
+            });
+        }
+        let mounts = fs::read_to_string("/proc/self/mountinfo")
+            .map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
+        let hierarchies = hierarchies(&mounts);
+        let path = relative(cgroup.path());
+        let membership = if hierarchies.is_empty() {
+            let dir = Path::new(UNIFIED);
+            unified(dir, &path).map_err(io_error("create cgroup", &dir.join(&path)))?;
+            let fd = nix::fcntl::open(
+                &dir.join(&path),
+                OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+                Mode::empty(),
+            )
+            .map_err(|e| io_error("open cgroup", &dir.join(&path))(e.into()))?;
+            Self::Directory(fd)
+        } else {
+            let mut tasks = Vec::new();
+            for hierarchy in &hierarchies {
+                let dir = hierarchy.mount.join(&path);
+                legacy(hierarchy, &path).map_err(io_error("create cgroup", &dir))?;
+                let file = dir.join("tasks");
+                let open = OpenOptions::new().write(true).open(&file);
+                tasks.push(open.map_err(io_error("open", &file))?);
+            }
+            Self::Tasks(tasks)
+        };
+        if let Some(resources) = resources {
+            limit(cgroup, resources)?;
+        }
+        Ok(membership)
+    }
+
+    /// Forks a process into the cgroup. `enter` is called by the process that
+    /// forks it, just before: the place to enter a PID namespace.
+    ///
+    /// # Errors
+    /// The kernel's refusal, in whichever process met it.
+    pub fn fork(
+        self,
+        enter: impl FnOnce() -> Result<(), ContainerError>,
+    ) -> Result<Forked, ContainerError> {
+        match self {
+            Self::Tasks(files) => {
+                enter()?;
+                let forked = plain_fork()?;
+                if matches!(forked, Forked::Child) {
+                    for mut file in files {
+                        file.write_all(b"0")
+                            .map_err(|e| ContainerError::Init(format!("join the cgroup: {e}")))?;
+                    }
+                }
+                Ok(forked)
+            }
+            Self::Directory(dir) => match clone_into(&dir)? {
+                // What libc remembers of its process is wrong after a bare
+                // clone; its own fork puts that right.
+                Forked::Child => {
+                    drop(dir);
+                    enter()?;
+                    plain_fork()
+                }
+                _ => Ok(Forked::Neither),
+            },
+            Self::Systemd { cgroup, resources } => {
+                enter()?;
+                let (wait, go) = pipe2(OFlag::O_CLOEXEC)
+                    .map_err(|e| ContainerError::Init(format!("pipe: {e}")))?;
+                let forked = plain_fork()?;
+                match forked {
+                    Forked::Parent(pid) => {
+                        drop(wait);
+                        cgroup.add(pid.as_raw())?;
+                        if let Some(resources) = &resources {
+                            limit(&cgroup, resources)?;
+                        }
+                        File::from(go)
+                            .write_all(b"1")
+                            .map_err(|e| ContainerError::Init(format!("pipe: {e}")))?;
+                    }
+                    _ => {
+                        drop(go);
+                        let mut byte = [0];
+                        File::from(wait).read_exact(&mut byte).map_err(|_| {
+                            ContainerError::Init("not taken into its cgroup".into())
+                        })?;
+                    }
+                }
+                Ok(forked)
+            }
+        }
+    }
+}
+
+fn plain_fork() -> Result<Forked, ContainerError> {
+    // SAFETY: the init role has a single thread, so the child may do whatever
+    // its parent may.
+    match unsafe { fork() } {
+        Ok(ForkResult::Child) => Ok(Forked::Child),
+        Ok(ForkResult::Parent { child }) => Ok(Forked::Parent(child)),
+        Err(errno) => Err(ContainerError::Init(format!("fork: {errno}"))),
+    }
+}
+
+fn clone_into(dir: &OwnedFd) -> Result<Forked, ContainerError> {
+    // SAFETY: all-zero is a valid `clone_args`.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = CLONE_INTO_CGROUP;
+    args.exit_signal = libc::SIGCHLD as u64;
+    args.cgroup = u64::from(dir.as_raw_fd().unsigned_abs());
+    // SAFETY: no memory is shared and no stack is given, so this is a fork; the
+    // init role has a single thread. `args` outlives the call.
+    let pid = unsafe {
+        libc::syscall(
+            libc::SYS_clone3,
+            &raw const args,
+            size_of::<libc::clone_args>(),
+        )
+    };
+    match Errno::result(pid) {
+        Ok(0) => Ok(Forked::Child),
+        Ok(pid) => Ok(Forked::Parent(Pid::from_raw(
+            i32::try_from(pid).unwrap_or_default(),
+        ))),
+        Err(errno) => Err(ContainerError::Init(format!(
+            "clone into the cgroup: {errno}"
+        ))),
+    }
+}
+
+fn limit(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), ContainerError> {
+    cgroup.apply(&ControllerOpt {
+        resources,
+        freezer_state: None,
+        oom_score_adj: None,
+        disable_oom_killer: false,
+    })
+}
+
+fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContainerError {
+    let path = path.to_owned();
+    move |source| ContainerError::Io { what, path, source }
+}
+
+/// A mounted hierarchy of version 1.
+#[derive(Debug, PartialEq, Eq)]
+struct Hierarchy {
+    mount: PathBuf,
+    cpuset: bool,
+}
+
+/// The version 1 hierarchies with controllers, from proc(5)'s `mountinfo`.
+fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
+    let mut found: Vec<Hierarchy> = Vec::new();
+    for line in mountinfo.lines() {
+        let Some((mount, filesystem)) = line.split_once(" - ") else {
+            continue;
+        };
+        let mut filesystem = filesystem.split(' ');
+        if filesystem.next() != Some("cgroup") {
+            continue;
+        }
+        let options = filesystem.nth(1).unwrap_or_default();
+        let Some(mount) = mount.split(' ').nth(4).map(PathBuf::from) else {
+            continue;
+        };
+        // A named hierarchy (systemd's) has no controller and no limits.
+        if options.split(',').any(|option| option.starts_with("name="))
+            || found.iter().any(|have| have.mount == mount)
+        {
+            continue;
+        }
+        let cpuset = options.split(',').any(|option| option == "cpuset");
+        found.push(Hierarchy { mount, cpuset });
+    }
+    found
+}
+
+/// `linux.cgroupsPath` below a hierarchy's mount point.
+fn relative(path: &Path) -> PathBuf {
+    path.components()
+        .filter(|part| matches!(part, Component::Normal(_)))
+        .collect()
+}
+
+fn legacy(hierarchy: &Hierarchy, path: &Path) -> io::Result<()> {
+    let Hierarchy { mount, cpuset } = hierarchy;
+    if !cpuset {
+        return fs::create_dir_all(mount.join(path));
+    }
+    // A new cpuset has no processors and no memory, and takes no process.
+    let mut dir = mount.clone();
+    for part in path {
+        let parent = dir.clone();
+        dir.push(part);
+        create_dir(&dir)?;
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            if fs::read_to_string(dir.join(file))?.trim().is_empty() {
+                fs::write(dir.join(file), fs::read_to_string(parent.join(file))?)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Version 2: every ancestor hands on all the controllers it has.
+fn unified(root: &Path, path: &Path) -> io::Result<()> {
+    let mut dir = root.to_owned();
+    for part in path {
+        let have = fs::read_to_string(dir.join("cgroup.controllers"))?;
+        let handed = fs::read_to_string(dir.join("cgroup.subtree_control"))?;
+        for controller in have.split_whitespace() {
+            if !handed.split_whitespace().any(|other| other == controller) {
+                // Some cannot be (cpu, with real-time processes about); the
+                // limit that needs it says so.
+                let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
+            }
+        }
+        dir.push(part);
+        create_dir(&dir)?;
+    }
+    Ok(())
+}
+
+fn create_dir(path: &Path) -> io::Result<()> {
+    match fs::create_dir(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
+impl Cgroup {
+    /// Moves a process in.
+    ///
+    /// # Errors
+    /// The manager's refusal.
+    fn add(&self, pid: i32) -> Result<(), ContainerError> {
+        use libcgroups::common::CgroupManager;
+        self.manager()?
+            .add_task(nix_of_libcgroups::unistd::Pid::from_raw(pid))
+            .map_err(|error| self.error("join the cgroup of", &error))
+    }
+
+    /// Sets limits.
+    ///
+    /// # Errors
+    /// The manager's refusal.
+    fn apply(&self, options: &ControllerOpt<'_>) -> Result<(), ContainerError> {
+        use libcgroups::common::CgroupManager;
+        self.manager()?.apply(options).map_err(|error| {
+            ContainerError::Unsupported(format!("linux.resources: {}", chain(&error)))
+        })
+    }
+}
