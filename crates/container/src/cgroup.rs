@@ -2,25 +2,27 @@
 
 mod files;
 mod freezer;
+mod initial;
 mod limits;
+mod membership;
 mod oom;
+mod tree;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use libcgroups::common::{
-    AnyCgroupManager, AnyManagerError, CgroupConfig, CgroupManager, CgroupSetup,
-    create_cgroup_manager, get_cgroup_setup,
+    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, create_cgroup_manager,
+    get_cgroup_setup,
 };
-use libcgroups::systemd::manager::SystemdManagerError;
-use libcgroups::v1::manager::V1ManagerError;
-use libcgroups::v2::manager::V2ManagerError;
 use nix::errno::Errno;
 use nix::sys::signal::kill;
 use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 pub use self::files::Version;
+pub(crate) use self::membership::{Forked, Membership};
 pub use self::oom::{OomWatch, Seen};
 use crate::error::{ContainerError, chain};
 
@@ -102,11 +104,13 @@ impl Cgroup {
     /// # Errors
     /// When the cgroup cannot be read.
     pub fn pids(&self) -> Result<Vec<i32>, ContainerError> {
-        match self.manager()?.get_all_pids() {
-            Ok(pids) => Ok(pids.into_iter().map(|pid| pid.as_raw()).collect()),
-            Err(error) if is_missing(&error) => Ok(Vec::new()),
-            Err(error) => Err(self.error("list the processes of", &error)),
+        let mut pids = BTreeSet::new();
+        // Of version 1, all: a process enters one hierarchy after the other.
+        for dir in self.dirs() {
+            tree::pids(&dir, &mut pids)
+                .map_err(|error| self.error("list the processes of", &error))?;
         }
+        Ok(pids.into_iter().collect())
     }
 
     /// Kills whatever is in the cgroup and removes it; none there is fine.
@@ -115,19 +119,31 @@ impl Cgroup {
     /// When it does not go away within two seconds.
     pub fn remove(&self) -> Result<(), ContainerError> {
         let deadline = Instant::now() + PATIENCE;
+        let mut pause = Duration::from_micros(100);
         loop {
             // A process that is being forked into it shows up between two looks.
             self.kill_all(libc::SIGKILL)?;
-            // On a busy node a killed process takes longer to die than
-            // libcontainer waits, which is a tenth of a second.
-            match self.manager()?.remove() {
+            match self.remove_now() {
                 Ok(()) => return Ok(()),
-                Err(error) if Instant::now() > deadline => {
-                    return Err(self.error("remove the cgroup of", &error));
-                }
-                Err(_) => {}
+                Err(error) if Instant::now() > deadline => return Err(error),
+                // Killed processes take a while to die, on a busy node longer.
+                Err(_) => std::thread::sleep(pause),
             }
+            pause = (pause * 2).min(Duration::from_millis(50));
         }
+    }
+
+    fn remove_now(&self) -> Result<(), ContainerError> {
+        if self.systemd {
+            return self
+                .manager()?
+                .remove()
+                .map_err(|error| self.error("remove the cgroup of", &error));
+        }
+        for dir in self.dirs() {
+            tree::remove(&dir).map_err(|error| self.error("remove the cgroup of", &error))?;
+        }
+        Ok(())
     }
 
     /// Sends `signal` to every process in the cgroup. SIGKILL is repeated
@@ -148,17 +164,6 @@ impl Cgroup {
         }
         Ok(())
     }
-}
-
-/// Whether the cgroup is not there (any more). Version 1 reads no error then.
-fn is_missing(error: &AnyManagerError) -> bool {
-    let io = match error {
-        AnyManagerError::V1(V1ManagerError::WrappedIo(io))
-        | AnyManagerError::V2(V2ManagerError::WrappedIo(io))
-        | AnyManagerError::Systemd(SystemdManagerError::WrappedIo(io)) => io,
-        _ => return false,
-    };
-    io.inner().kind() == std::io::ErrorKind::NotFound
 }
 
 /// Sends `signal` (any number, also real-time ones) to one process or, if `pid`

@@ -14,7 +14,6 @@ mod error;
 pub mod hooks;
 pub mod init;
 mod launch;
-mod membership;
 mod mounts;
 mod reports;
 mod seccomp;

@@ -17,7 +17,7 @@ use crate::error::EngineError;
 use crate::guest::Guest;
 use crate::http;
 use crate::setup::Setup;
-use crate::world::{Wasi, World, of_component, of_module};
+use crate::world::{Imports, Wasi, World, of_component, of_module};
 
 /// A program, mapped and linked. Nothing of it has run.
 pub struct Prepared {
@@ -122,7 +122,9 @@ fn component(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     let ty = component.component_type();
     let world = of_component(ty.exports(engine).map(|(name, _)| name))?;
-    let linker = component_linker(engine).map_err(|error| EngineError::Engine(text(&error)))?;
+    let imports = Imports::of(ty.imports(engine).map(|(name, _)| name));
+    let linker =
+        component_linker(engine, &imports).map_err(|error| EngineError::Engine(text(&error)))?;
     let pre = linker
         .instantiate_pre(&component)
         .map_err(|error| EngineError::Import(text(&error)))?;
@@ -143,12 +145,25 @@ fn component(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
     })
 }
 
-/// All interfaces of 0.2 and 0.3 together: a component may mix them.
-fn component_linker(engine: &Engine) -> wasmtime::Result<component::Linker<Guest>> {
+/// The interfaces that a component imports, of 0.2 and 0.3: a component may mix
+/// them. What it does not import is not even linked: that would take time and
+/// memory at each start.
+fn component_linker(
+    engine: &Engine,
+    imports: &Imports,
+) -> wasmtime::Result<component::Linker<Guest>> {
     let mut linker = component::Linker::new(engine);
-    p2::add_to_linker_async(&mut linker)?;
-    p3::add_to_linker(&mut linker)?;
-    wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
-    wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    if imports.wasi2 {
+        p2::add_to_linker_async(&mut linker)?;
+    }
+    if imports.wasi3 {
+        p3::add_to_linker(&mut linker)?;
+    }
+    if imports.http2 {
+        wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    }
+    if imports.http3 {
+        wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
+    }
     Ok(linker)
 }

@@ -84,6 +84,45 @@ pub fn of_module<'a>(exports: impl Iterator<Item = (&'a str, bool)>) -> Result<W
     })
 }
 
+/// Which interfaces a component needs to be given.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Imports {
+    /// `wasi:*@0.2` other than HTTP.
+    pub wasi2: bool,
+    /// `wasi:*@0.3` other than HTTP.
+    pub wasi3: bool,
+    /// `wasi:http@0.2`, which uses streams and errors of `wasi:io@0.2`.
+    pub http2: bool,
+    /// `wasi:http@0.3`.
+    pub http3: bool,
+}
+
+impl Imports {
+    /// Of a component with imports of these names.
+    pub fn of<'a>(imports: impl Iterator<Item = &'a str>) -> Self {
+        let mut needs = Self::default();
+        for import in imports {
+            let Some((name, version)) = import.split_once('@') else {
+                continue;
+            };
+            let http = name.starts_with("wasi:http/");
+            match (http, version.starts_with("0.3.")) {
+                (false, false) => needs.wasi2 = true,
+                (false, true) => needs.wasi3 = true,
+                (true, false) => {
+                    needs.wasi2 = true;
+                    needs.http2 = true;
+                }
+                (true, true) => {
+                    needs.wasi3 = true;
+                    needs.http3 = true;
+                }
+            }
+        }
+        needs
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +176,17 @@ mod tests {
             let error = of_module([export].into_iter()).expect_err("no start");
             assert!(error.to_string().contains(export.0), "{error}");
         }
+    }
+
+    #[test]
+    fn only_what_is_imported_is_needed() {
+        let of = |names: &[&str]| Imports::of(names.iter().copied());
+        assert_eq!(of(&[]), Imports::default());
+        let old = of(&["wasi:cli/stdout@0.2.6", "wasi:io/streams@0.2.6"]);
+        assert!(old.wasi2 && !old.wasi3 && !old.http2 && !old.http3);
+        let mixed = of(&["wasi:http/types@0.2.0", "wasi:clocks/monotonic-clock@0.3.0"]);
+        assert!(mixed.wasi2 && mixed.http2 && mixed.wasi3 && !mixed.http3);
+        let new = of(&["wasi:http/client@0.3.0"]);
+        assert!(new.wasi3 && new.http3 && !new.wasi2 && !new.http2);
     }
 }

@@ -85,6 +85,41 @@ impl Cgroup {
     }
 }
 
+impl Cgroup {
+    /// All its directories: one for each of version 1's hierarchies that have
+    /// controllers, one in all for version 2. They need not be there.
+    pub(super) fn dirs(&self) -> Vec<PathBuf> {
+        match Version::of_node() {
+            Version::V2 => vec![below(Path::new(ROOT), &self.plain_path())],
+            Version::V1 => v1_hierarchies()
+                .map(|mount| below(mount, &self.path))
+                .collect(),
+        }
+    }
+
+    /// Version 2's mount point and the path below it.
+    pub(super) fn unified(&self) -> (&'static Path, PathBuf) {
+        (Path::new(ROOT), below(Path::new(""), &self.plain_path()))
+    }
+}
+
+/// The mount points of version 1's hierarchies that have controllers.
+fn v1_hierarchies() -> impl Iterator<Item = &'static Path> {
+    let mounts = v1_table();
+    let is_first = |index: usize, mount: &Path| mounts[..index].iter().all(|(_, m)| m != mount);
+    mounts
+        .iter()
+        .enumerate()
+        // A named hierarchy (systemd's) has no controller and no limits.
+        .filter(|(_, (_, mount))| {
+            !mounts
+                .iter()
+                .any(|(name, other)| other == mount && name.starts_with("name="))
+        })
+        .filter(move |(index, (_, mount))| is_first(*index, mount))
+        .map(|(_, (_, mount))| mount.as_path())
+}
+
 /// `path` below `mount`, never above it.
 fn below(mount: &Path, path: &Path) -> PathBuf {
     let mut all = mount.to_owned();
@@ -98,13 +133,17 @@ fn below(mount: &Path, path: &Path) -> PathBuf {
 
 /// Where version 1's hierarchy with `controller` is mounted.
 fn v1_mount(controller: &str) -> Option<PathBuf> {
+    v1_table()
+        .iter()
+        .find(|(name, _)| name == controller)
+        .map(|(_, mount)| mount.clone())
+}
+
+fn v1_table() -> &'static [(String, PathBuf)] {
     // Mounts of cgroups are made at boot.
     static MOUNTS: OnceLock<Vec<(String, PathBuf)>> = OnceLock::new();
     MOUNTS
         .get_or_init(|| v1_mounts(&fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()))
-        .iter()
-        .find(|(name, _)| name == controller)
-        .map(|(_, mount)| mount.clone())
 }
 
 /// Version 1's controllers and mount points by a table of mounts, `proc(5)`.

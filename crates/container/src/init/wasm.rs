@@ -22,11 +22,10 @@ use super::jail::{self, Jail};
 use super::namespaces::{self, Home};
 use super::{confine, descriptors, groups, sysctl, terminal};
 use crate::bundle::Bundle;
-use crate::cgroup::Cgroup;
+use crate::cgroup::{Cgroup, Forked, Membership};
 use crate::control::{Control, CreateRequest, Report};
 use crate::error::ContainerError;
 use crate::hooks::{self, Moment};
-use crate::membership::{Forked, Membership};
 use crate::seccomp;
 
 /// How long an HTTP server may drain after SIGTERM before it ends by itself.

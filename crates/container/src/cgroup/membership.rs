@@ -12,23 +12,20 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::path::{Component, Path, PathBuf};
+use std::path::Path;
 
-use libcgroups::common::ControllerOpt;
+use libcgroups::common::CgroupManager;
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use oci_spec::runtime::LinuxResources;
 
-use crate::cgroup::Cgroup;
-use crate::error::{ContainerError, chain};
+use super::{Cgroup, Version};
+use crate::error::ContainerError;
 
 /// clone3(2); libc's constant of this name has too few bits.
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
-
-/// Where cgroups are mounted (runtime spec, "Default Filesystems").
-const UNIFIED: &str = "/sys/fs/cgroup";
 
 /// A cgroup that exists, with its limits set, and open for a process to enter.
 #[derive(Debug)]
@@ -72,33 +69,29 @@ impl Membership {
                 resources: resources.cloned(),
             });
         }
-        let mounts = fs::read_to_string("/proc/self/mountinfo")
-            .map_err(io_error("read", Path::new("/proc/self/mountinfo")))?;
-        let hierarchies = hierarchies(&mounts);
-        let path = relative(cgroup.path());
-        let membership = if hierarchies.is_empty() {
-            let dir = Path::new(UNIFIED);
-            unified(dir, &path).map_err(io_error("create cgroup", &dir.join(&path)))?;
-            let fd = nix::fcntl::open(
-                &dir.join(&path),
-                OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
-                Mode::empty(),
-            )
-            .map_err(|e| io_error("open cgroup", &dir.join(&path))(e.into()))?;
-            Self::Directory(fd)
-        } else {
-            let mut tasks = Vec::new();
-            for hierarchy in &hierarchies {
-                let dir = hierarchy.mount.join(&path);
-                legacy(hierarchy, &path).map_err(io_error("create cgroup", &dir))?;
-                let file = dir.join("tasks");
-                let open = OpenOptions::new().write(true).open(&file);
-                tasks.push(open.map_err(io_error("open", &file))?);
+        let membership = match Version::of_node() {
+            Version::V1 => {
+                let mut tasks = Vec::new();
+                for dir in cgroup.dirs() {
+                    legacy(&dir).map_err(io_error("create cgroup", &dir))?;
+                    let file = dir.join("tasks");
+                    let open = OpenOptions::new().write(true).open(&file);
+                    tasks.push(open.map_err(io_error("open", &file))?);
+                }
+                Self::Tasks(tasks)
             }
-            Self::Tasks(tasks)
+            Version::V2 => {
+                let (root, path) = cgroup.unified();
+                let dir = root.join(&path);
+                unified(root, &path).map_err(io_error("create cgroup", &dir))?;
+                let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+                let fd = nix::fcntl::open(&dir, flags, Mode::empty())
+                    .map_err(|e| io_error("open cgroup", &dir)(e.into()))?;
+                Self::Directory(fd)
+            }
         };
         if let Some(resources) = resources {
-            limit(cgroup, resources)?;
+            cgroup.limit(resources)?;
         }
         Ok(membership)
     }
@@ -144,7 +137,7 @@ impl Membership {
                         drop(wait);
                         cgroup.add(pid.as_raw())?;
                         if let Some(resources) = &resources {
-                            limit(&cgroup, resources)?;
+                            cgroup.limit(resources)?;
                         }
                         File::from(go)
                             .write_all(b"1")
@@ -200,76 +193,44 @@ fn clone_into(dir: &OwnedFd) -> Result<Forked, ContainerError> {
     }
 }
 
-fn limit(cgroup: &Cgroup, resources: &LinuxResources) -> Result<(), ContainerError> {
-    cgroup.apply(&ControllerOpt {
-        resources,
-        freezer_state: None,
-        oom_score_adj: None,
-        disable_oom_killer: false,
-    })
-}
-
 fn io_error(what: &'static str, path: &Path) -> impl FnOnce(io::Error) -> ContainerError {
     let path = path.to_owned();
     move |source| ContainerError::Io { what, path, source }
 }
 
-/// A mounted hierarchy of version 1.
-#[derive(Debug, PartialEq, Eq)]
-struct Hierarchy {
-    mount: PathBuf,
-    cpuset: bool,
-}
-
-/// The version 1 hierarchies with controllers, from proc(5)'s `mountinfo`.
-fn hierarchies(mountinfo: &str) -> Vec<Hierarchy> {
-    let mut found: Vec<Hierarchy> = Vec::new();
-    for line in mountinfo.lines() {
-        let Some((mount, filesystem)) = line.split_once(" - ") else {
-            continue;
-        };
-        let mut filesystem = filesystem.split(' ');
-        if filesystem.next() != Some("cgroup") {
-            continue;
-        }
-        let options = filesystem.nth(1).unwrap_or_default();
-        let Some(mount) = mount.split(' ').nth(4).map(PathBuf::from) else {
-            continue;
-        };
-        // A named hierarchy (systemd's) has no controller and no limits.
-        if options.split(',').any(|option| option.starts_with("name="))
-            || found.iter().any(|have| have.mount == mount)
-        {
-            continue;
-        }
-        let cpuset = options.split(',').any(|option| option == "cpuset");
-        found.push(Hierarchy { mount, cpuset });
-    }
-    found
-}
-
-/// `linux.cgroupsPath` below a hierarchy's mount point.
-fn relative(path: &Path) -> PathBuf {
-    path.components()
-        .filter(|part| matches!(part, Component::Normal(_)))
-        .collect()
-}
-
-fn legacy(hierarchy: &Hierarchy, path: &Path) -> io::Result<()> {
-    let Hierarchy { mount, cpuset } = hierarchy;
-    if !cpuset {
-        return fs::create_dir_all(mount.join(path));
-    }
-    // A new cpuset has no processors and no memory, and takes no process.
-    let mut dir = mount.clone();
-    for part in path {
-        let parent = dir.clone();
-        dir.push(part);
-        create_dir(&dir)?;
-        for file in ["cpuset.cpus", "cpuset.mems"] {
-            if fs::read_to_string(dir.join(file))?.trim().is_empty() {
-                fs::write(dir.join(file), fs::read_to_string(parent.join(file))?)?;
+/// Creates a directory of version 1, with its ancestors. A new cpuset has no
+/// processors and no memory and takes no process, so it gets its parent's.
+fn legacy(dir: &Path) -> io::Result<()> {
+    const NEEDED: [&str; 2] = ["cpuset.cpus", "cpuset.mems"];
+    let has_what_it_needs = |dir: &Path| -> io::Result<bool> {
+        for file in NEEDED {
+            match fs::read_to_string(dir.join(file)) {
+                Ok(text) if text.trim().is_empty() => return Ok(false),
+                Ok(_) => {}
+                // Not a cpuset.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+                Err(error) => return Err(error),
             }
+        }
+        Ok(true)
+    };
+    match fs::create_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let Some(parent) = dir.parent() else {
+                return Err(error);
+            };
+            legacy(parent)?;
+            create_dir(dir)?;
+        }
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    if !has_what_it_needs(dir)?
+        && let Some(parent) = dir.parent()
+    {
+        legacy(parent)?;
+        for file in NEEDED {
+            fs::write(dir.join(file), fs::read_to_string(parent.join(file))?)?;
         }
     }
     Ok(())
@@ -307,20 +268,8 @@ impl Cgroup {
     /// # Errors
     /// The manager's refusal.
     fn add(&self, pid: i32) -> Result<(), ContainerError> {
-        use libcgroups::common::CgroupManager;
         self.manager()?
             .add_task(nix_of_libcgroups::unistd::Pid::from_raw(pid))
             .map_err(|error| self.error("join the cgroup of", &error))
-    }
-
-    /// Sets limits.
-    ///
-    /// # Errors
-    /// The manager's refusal.
-    fn apply(&self, options: &ControllerOpt<'_>) -> Result<(), ContainerError> {
-        use libcgroups::common::CgroupManager;
-        self.manager()?.apply(options).map_err(|error| {
-            ContainerError::Unsupported(format!("linux.resources: {}", chain(&error)))
-        })
     }
 }
