@@ -4,10 +4,16 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build examples demo test lint clean
+.PHONY: help setup build examples demo test lint bench bench-full bench-instructions bench-baseline bench-peers clean
+
+# What the benchmarks measure, and what to compare it with (a directory with
+# both binaries; `make bench-baseline REF=…` makes one).
+BINARIES ?= target/release
+BASELINE ?=
+REF ?= HEAD~1
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 setup: ## Install what is missing: Debian packages (as root), Rust targets
 	@scripts/setup.sh
@@ -29,6 +35,25 @@ test: setup ## Unit tests, then the suites with real containerds (as root)
 
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh
+
+bench: bench-peers ## Measure beside the peers, 10 minutes (BINARIES=dir BASELINE=dir)
+	target/release/wisp-bench run --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
+
+bench-full: bench-peers ## The same with more samples, an hour
+	target/release/wisp-bench run --plan full --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
+
+bench-instructions: examples ## Compare two builds by instructions (BASELINE=dir)
+	@test -n "$(BASELINE)" || { echo "bench-instructions: BASELINE=dir is needed (make bench-baseline REF=…)" >&2; exit 1; }
+	cargo build --quiet --release --locked -p wisp-bench
+	target/release/wisp-bench instructions --binaries $(BINARIES) --baseline $(BASELINE)
+
+bench-baseline: setup ## Build an earlier wisp to compare with (REF=commit)
+	@benches/build.sh baseline $(REF)
+
+bench-peers: $(if $(filter target/release,$(BINARIES)),build) examples
+	@benches/build.sh guests
+	@benches/build.sh peers
+	cargo build --quiet --release --locked -p wisp-bench
 
 clean: ## Remove everything that was built
 	cargo clean

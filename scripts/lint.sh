@@ -17,6 +17,16 @@ cargo clippy --release --locked --workspace --all-targets --quiet -- -D warnings
     cargo clippy --locked --quiet -p broken -- -D warnings
 )
 
+# What the benchmarks run and are compared with. The peer's dependencies are its
+# own affair: nothing of them is shipped.
+(
+    cd benches/guests
+    cargo fmt --all --check
+    CARGO_TARGET_DIR=../../target/bench/guests-build \
+        cargo clippy --release --locked --quiet --target wasm32-wasip2 -- -D warnings
+)
+(cd benches/peer-runwasi && cargo fmt --all --check)
+
 export PATH="$PWD/target/tools/bin:$PATH"
 if ! command -v cargo-deny >/dev/null; then
     if [ -z "${CI:-}" ]; then
@@ -25,7 +35,7 @@ if ! command -v cargo-deny >/dev/null; then
     fi
     cargo install --quiet --locked --root target/tools cargo-deny
 fi
-for workspace in Cargo.toml examples/Cargo.toml; do
+for workspace in Cargo.toml examples/Cargo.toml benches/guests/Cargo.toml; do
     deny=(cargo deny --locked --manifest-path "$workspace" --config "$PWD/deny.toml" --log-level error)
     "${deny[@]}" check --hide-inclusion-graph bans licenses sources
     # The advisories are not in a registry; without a way to them, say so.

@@ -1,0 +1,8 @@
+//! The measures, a file per subject.
+
+pub mod at_once;
+pub mod calls;
+pub mod ctr_run;
+pub mod memory;
+pub mod programs;
+pub mod sizes;

@@ -1,0 +1,69 @@
+//! How often things are measured.
+
+/// Counts of one run.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// Rounds of `ctr run`, each with every contestant.
+    pub ctr_runs: usize,
+    /// Rounds of single calls, and of the time to the first instruction.
+    pub calls: usize,
+    /// How many start at once, and how often.
+    pub at_once: Vec<(usize, usize)>,
+    /// The same with `ctr`.
+    pub ctr_at_once: Vec<(usize, usize)>,
+    /// How many are idle, and how often they are weighed.
+    pub idle: Vec<(usize, usize)>,
+    /// Programs: their name, bytes, and how many of that size.
+    pub programs: Vec<(&'static str, usize, u64)>,
+    /// Later starts after each first one.
+    pub later_starts: usize,
+}
+
+impl Plan {
+    /// For `make bench`: about ten minutes on two cores.
+    pub fn quick() -> Self {
+        Self {
+            ctr_runs: 30,
+            calls: 40,
+            at_once: vec![(1, 10), (10, 5), (50, 3), (100, 3)],
+            ctr_at_once: vec![(50, 2)],
+            idle: vec![(1, 1), (20, 1), (100, 1)],
+            programs: vec![
+                ("50kb", 50_000, 3),
+                ("2mb", 2_000_000, 3),
+                ("20mb", 20_000_000, 1),
+            ],
+            later_starts: 5,
+        }
+    }
+
+    /// For `make bench-full`.
+    pub fn full() -> Self {
+        Self {
+            ctr_runs: 100,
+            calls: 150,
+            at_once: vec![(1, 30), (10, 15), (50, 9), (100, 9)],
+            ctr_at_once: vec![(50, 5), (100, 5)],
+            idle: vec![(1, 5), (20, 3), (100, 3)],
+            programs: vec![
+                ("50kb", 50_000, 9),
+                ("2mb", 2_000_000, 5),
+                ("20mb", 20_000_000, 3),
+            ],
+            later_starts: 10,
+        }
+    }
+
+    /// To see whether the benchmarks work; the numbers are worth nothing.
+    pub fn smoke() -> Self {
+        Self {
+            ctr_runs: 3,
+            calls: 3,
+            at_once: vec![(1, 1), (10, 1)],
+            ctr_at_once: vec![(10, 1)],
+            idle: vec![(1, 1), (5, 1)],
+            programs: vec![("50kb", 50_000, 1), ("2mb", 2_000_000, 1)],
+            later_starts: 2,
+        }
+    }
+}
