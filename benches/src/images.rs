@@ -83,6 +83,21 @@ impl<'a> Images<'a> {
         Ok(size)
     }
 
+    /// The image of the first container of pods, which only stays: the native
+    /// form of the guest.
+    ///
+    /// # Errors
+    /// When it is missing, or what `ctr` said.
+    pub fn pause(&self, start: &Path) -> Result<()> {
+        let program = fs::read(start).with_context(|| start.display().to_string())?;
+        let reference = image("pause", Form::Native);
+        let archive = self.archive(&reference);
+        Image::new(&["/start", "idle"])
+            .files(&[Entry::File("start", 0o755, &program)])?
+            .write(&reference, false, &archive)?;
+        self.import(&archive, &[]).map(drop)
+    }
+
     fn archive(&self, reference: &str) -> PathBuf {
         let name = reference.replace(['/', ':'], "-");
         self.node.dir().join(name).with_extension("tar")

@@ -86,6 +86,7 @@ enum Subject {
     AtOnce,
     CtrAtOnce,
     Memory,
+    Pods,
     Programs,
     Sizes,
 }
@@ -222,6 +223,9 @@ fn take(
         if begin(Subject::Memory, "the memory of idle containers") {
             measure::memory::measure(&bench, &mut results)?;
         }
+        if version == Version::V2_1 && begin(Subject::Pods, "pods, through the CRI") {
+            measure::pods::measure(&bench, &guests(), &programs.binaries, &mut results)?;
+        }
         if begin(Subject::Programs, "first and later starts of programs") {
             measure::programs::measure(&bench, &mut results)?;
         }
@@ -236,9 +240,14 @@ fn take(
     Ok(results)
 }
 
+/// Where `build.sh guests` leaves what containers run.
+fn guests() -> PathBuf {
+    paths::repository().join("target/bench/guests")
+}
+
 /// Makes and imports the images; answers the size of the hello of each form.
 fn import(bench: &Bench<'_>) -> Result<Vec<(Form, u64)>> {
-    let guests = paths::repository().join("target/bench/guests");
+    let guests = guests();
     let start = guests.join("start.wasm");
     ensure!(
         start.exists(),

@@ -52,17 +52,33 @@ pub struct Node {
     version: Version,
     dir: TempDir,
     child: Child,
+    namespace: String,
 }
 
 impl Node {
-    /// Starts one and waits until it answers.
+    /// Starts one for tasks and waits until it answers.
     ///
     /// # Errors
     /// When it does not come up, with the end of its log.
     pub fn start(version: Version) -> Result<Self> {
+        Self::start_with(version, None, without_pods)
+    }
+
+    /// Starts one with a configuration of its own; `namespace` is where its
+    /// containers are, without which they are in one named like its directory.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_with(
+        version: Version,
+        namespace: Option<&str>,
+        config: impl FnOnce(&Path) -> String,
+    ) -> Result<Self> {
         version.obtain().map_err(anyhow::Error::msg)?;
         // Short: socket paths have at most 107 bytes.
         let dir = tempfile::Builder::new().prefix("wisp-bench-").tempdir()?;
+        let name = dir.path().file_name().unwrap_or_default();
+        let namespace = namespace.map_or_else(|| name.to_string_lossy().into(), str::to_owned);
         fs::write(dir.path().join("config.toml"), config(dir.path()))?;
         fs::write(
             dir.path().join("wisp.toml"),
@@ -89,6 +105,7 @@ impl Node {
             version,
             dir,
             child,
+            namespace,
         };
         let up = wait::until(PATIENCE, || {
             let mut version = node.ctr();
@@ -102,6 +119,10 @@ impl Node {
         Ok(node)
     }
 
+    pub fn version(&self) -> Version {
+        self.version
+    }
+
     pub fn socket(&self) -> PathBuf {
         self.dir.path().join("c.sock")
     }
@@ -111,10 +132,16 @@ impl Node {
         self.dir.path()
     }
 
-    /// The containerd namespace of the benchmarks, which no other has.
-    pub fn namespace(&self) -> String {
+    /// What is in the paths and control groups of all that it runs, and in
+    /// nobody else's.
+    pub fn name(&self) -> String {
         let name = self.dir.path().file_name().unwrap_or_default();
         name.to_string_lossy().into_owned()
+    }
+
+    /// The containerd namespace of the benchmarks.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
     }
 
     /// Its own `ctr`.
@@ -122,7 +149,7 @@ impl Node {
         let mut ctr = Command::new(self.version.programs().join("ctr"));
         ctr.arg("--address")
             .arg(self.socket())
-            .args(["--namespace", &self.namespace()]);
+            .args(["--namespace", &self.namespace]);
         ctr
     }
 
@@ -180,14 +207,12 @@ impl Drop for Node {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        // Shims have the namespace in their arguments, containers in their
-        // control group; both have it from the name of the directory.
-        let namespace = self.namespace();
-        for process in processes::concerning(&namespace) {
+        let name = self.name();
+        for process in processes::concerning(&name) {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
         wait::until(Duration::from_secs(5), || {
-            processes::concerning(&namespace).is_empty().then_some(())
+            processes::concerning(&name).is_empty().then_some(())
         });
         let dir = self.dir.path().display().to_string();
         let mut targets: Vec<String> = leaks::mounts()
@@ -199,18 +224,18 @@ impl Drop for Node {
         for target in targets {
             let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
         }
-        for group in leaks::cgroups(&namespace) {
+        for group in leaks::cgroups(&name) {
             let _ = fs::remove_dir(group);
         }
-        leaks::remove_empty_cgroups(&namespace);
+        leaks::remove_empty_cgroups(&name);
         // What the peers keep their state in has a fixed place.
         for place in ["/run/containerd/runc", "/run/containerd/peerwasi"] {
-            let _ = fs::remove_dir_all(Path::new(place).join(&namespace));
+            let _ = fs::remove_dir_all(Path::new(place).join(&name));
         }
     }
 }
 
-fn config(dir: &Path) -> String {
+fn without_pods(dir: &Path) -> String {
     let dir = dir.display();
     format!(
         r#"version = 2

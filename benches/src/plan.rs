@@ -13,6 +13,10 @@ pub struct Plan {
     pub ctr_at_once: Vec<(usize, usize)>,
     /// How many are idle, and how often they are weighed.
     pub idle: Vec<(usize, usize)>,
+    /// Rounds of pods.
+    pub pods: usize,
+    /// How many pods are idle when they are weighed.
+    pub idle_pods: Vec<usize>,
     /// Programs: their name, bytes, and how many of that size.
     pub programs: Vec<(&'static str, usize, u64)>,
     /// Later starts after each first one.
@@ -28,6 +32,8 @@ impl Plan {
             at_once: vec![(1, 10), (10, 5), (50, 3), (100, 3)],
             ctr_at_once: vec![(50, 2)],
             idle: vec![(1, 1), (20, 1), (100, 1)],
+            pods: 15,
+            idle_pods: vec![1, 20],
             programs: vec![
                 ("50kb", 50_000, 3),
                 ("2mb", 2_000_000, 3),
@@ -45,6 +51,8 @@ impl Plan {
             at_once: vec![(1, 30), (10, 15), (50, 9), (100, 9)],
             ctr_at_once: vec![(50, 5), (100, 5)],
             idle: vec![(1, 5), (20, 3), (100, 3)],
+            pods: 50,
+            idle_pods: vec![1, 20, 100],
             programs: vec![
                 ("50kb", 50_000, 9),
                 ("2mb", 2_000_000, 5),
@@ -62,6 +70,8 @@ impl Plan {
             at_once: vec![(1, 1), (10, 1)],
             ctr_at_once: vec![(10, 1)],
             idle: vec![(1, 1), (5, 1)],
+            pods: 2,
+            idle_pods: vec![1, 5],
             programs: vec![("50kb", 50_000, 1), ("2mb", 2_000_000, 1)],
             later_starts: 2,
         }

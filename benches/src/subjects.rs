@@ -1,6 +1,6 @@
 //! What the report says of each measure: its words are here and nowhere else.
 
-use crate::measure::{at_once, calls, ctr_run, memory, programs, sizes};
+use crate::measure::{at_once, calls, ctr_run, memory, pods, programs, sizes};
 
 /// A section of the report.
 #[derive(Clone, Debug)]
@@ -108,6 +108,31 @@ pub fn sections() -> Vec<Section> {
                 })
                 .collect(),
             charted: IDLE.map(memory::pss).to_vec(),
+        },
+        Section {
+            title: "Pods",
+            chart: "pods",
+            method: "Through the CRI, as kubelet does it, on the host's network: a pod with one \
+                idle container from RunPodSandbox to the answer to StartContainer, then \
+                StopPodSandbox and RemovePodSandbox while it runs. Its first container, pause, \
+                is a static native binary that sleeps.",
+            measures: vec![named(pods::START, "start"), named(pods::STOP, "stop")],
+            charted: vec![pods::START.to_owned(), pods::STOP.to_owned()],
+        },
+        Section {
+            title: "Idle pods",
+            chart: "idle-pods",
+            method: "N such pods, weighed like idle containers: shim, pause and container, per pod.",
+            measures: IDLE
+                .iter()
+                .flat_map(|count| {
+                    [
+                        (pods::pss(*count), format!("{count} idle: PSS")),
+                        (pods::private(*count), format!("{count} idle: private")),
+                    ]
+                })
+                .collect(),
+            charted: IDLE.map(pods::pss).to_vec(),
         },
         Section {
             title: "First and later starts of a program",

@@ -13,7 +13,7 @@ use wisp_tests::processes;
 
 /// How long they sit before they are weighed: what frees memory when idle has
 /// had the time to.
-const SETTLE: Duration = Duration::from_secs(2);
+pub const SETTLE: Duration = Duration::from_secs(2);
 
 /// Of `count` idle containers: the PSS of all processes, by container.
 pub fn pss(count: usize) -> String {
@@ -82,7 +82,7 @@ fn weigh(bench: &Bench<'_>, template: &Template, count: usize) -> Result<Weight>
     });
     let weight = started.and_then(|()| {
         sleep(SETTLE);
-        weight_of(&bench.node.namespace(), &pids)
+        weight_of(&bench.node.name(), &pids)
     });
     bench.runtime.block_on(async {
         for prepared in &idle {
@@ -92,11 +92,11 @@ fn weigh(bench: &Bench<'_>, template: &Template, count: usize) -> Result<Weight>
     weight
 }
 
-/// What all processes of the namespace weigh; those of `pids` are containers.
-fn weight_of(namespace: &str, pids: &[u32]) -> Result<Weight> {
+/// What all processes of a node weigh; those of `pids` are containers.
+fn weight_of(node: &str, pids: &[u32]) -> Result<Weight> {
     let mut weight = Weight::default();
     let mut containers = 0;
-    for process in processes::concerning(namespace) {
+    for process in processes::concerning(node) {
         // What ends just now weighs nothing.
         let Some(memory) = Memory::of(process.pid) else {
             continue;
@@ -124,13 +124,14 @@ fn weight_of(namespace: &str, pids: &[u32]) -> Result<Weight> {
 
 /// MiB of one process.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Memory {
-    pss: f64,
-    private: f64,
+pub struct Memory {
+    pub pss: f64,
+    pub private: f64,
 }
 
 impl Memory {
-    fn of(pid: i32) -> Option<Self> {
+    /// What a process weighs; nothing if it has ended.
+    pub fn of(pid: i32) -> Option<Self> {
         Self::parse(&fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?)
     }
 

@@ -4,5 +4,6 @@ pub mod at_once;
 pub mod calls;
 pub mod ctr_run;
 pub mod memory;
+pub mod pods;
 pub mod programs;
 pub mod sizes;
