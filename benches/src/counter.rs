@@ -1,8 +1,9 @@
 //! Counts the instructions that a program executes in user mode, one by one. The
 //! count does not depend on how busy the machine is, and needs no hardware
-//! counters, which virtual machines often lack; a million take some seconds.
+//! counters, which virtual machines often lack; a million take ten seconds.
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -12,6 +13,24 @@ use std::process::{Child, Command, Stdio};
 /// How a program is begun: with memory at the same addresses each time, and
 /// stopped until it is watched.
 const STOPPED: &str = "kill -STOP $$; exec \"$@\"";
+
+/// Keeps this process, and so what it counts, on one CPU: each instruction is a
+/// change from one to the other and back, which is far slower between two.
+///
+/// # Errors
+/// The kernel's.
+pub fn on_one_cpu() -> Result<()> {
+    let own = Pid::from_raw(0);
+    let all = sched_getaffinity(own)?;
+    let mut one = CpuSet::new();
+    for cpu in 0..CpuSet::count() {
+        if all.is_set(cpu)? {
+            one.set(cpu)?;
+            break;
+        }
+    }
+    sched_setaffinity(own, &one).context("stay on one CPU")
+}
 
 /// Runs `command` to its end and answers how many instructions its first thread
 /// has executed. Its children are not counted.

@@ -33,6 +33,7 @@ impl Instructions {
     /// # Errors
     /// When a program is missing or fails.
     pub fn compare(&self) -> Result<()> {
+        counter::on_one_cpu()?;
         let work = tempfile::Builder::new().prefix("wisp-bench-").tempdir()?;
         println!(
             "{:<36} {:>12} {:>12} {:>7}",
