@@ -9,6 +9,7 @@ mod output;
 mod pack;
 mod program;
 mod run;
+mod trace;
 
 use std::process::ExitCode;
 
@@ -31,12 +32,14 @@ enum Command {
     Inspect(inspect::Inspect),
     Run(run::Run),
     Compile(compile::Compile),
+    Trace(trace::Trace),
 }
 
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Pack(pack) => pack.run(),
         Command::Inspect(inspect) => inspect.run(),
+        Command::Trace(trace) => trace.run(),
         Command::Run(run) => match run.run() {
             Ok(code) => std::process::exit(code),
             Err(error) => {
