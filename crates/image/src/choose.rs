@@ -77,7 +77,7 @@ enum Looked {
 
 /// The paths that `arg` may mean, as `execvp` has it; a name without a slash
 /// may also be a file in the working directory.
-fn candidates(arg: &str, env_path: Option<&str>, cwd: &str) -> Vec<PathBuf> {
+pub(crate) fn candidates(arg: &str, env_path: Option<&str>, cwd: &str) -> Vec<PathBuf> {
     let cwd = Path::new("/").join(cwd);
     if arg.contains('/') {
         return vec![cwd.join(arg)];

@@ -44,6 +44,8 @@ pub enum ImageError {
     },
     #[error("image {image} of container {container} is no longer in containerd")]
     ImageGone { image: String, container: String },
+    #[error("image {image} is not in containerd's namespace {namespace}")]
+    NoImage { image: String, namespace: String },
     #[error("{what} of image {image}: {reason}")]
     Malformed {
         image: String,

@@ -38,6 +38,8 @@ pub(crate) struct Index {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Manifest {
+    #[serde(default)]
+    pub config: Descriptor,
     #[serde(default, deserialize_with = "null_is_default")]
     pub layers: Vec<Descriptor>,
 }
@@ -79,7 +81,7 @@ pub(crate) fn by_fitness(mut entries: Vec<Descriptor>) -> Vec<Descriptor> {
 }
 
 /// Go writes `null` for a list or map that is empty.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
     T: Default + Deserialize<'de>,
