@@ -13,6 +13,7 @@ mod compiler;
 mod digest;
 mod error;
 mod key;
+mod priority;
 mod settings;
 
 pub use cache::{Artifact, Cache, Damage, Entry, Limits, Memo, Pruned, Trailer};
@@ -22,4 +23,5 @@ pub use compiler::Compiler;
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::AotError;
 pub use key::Key;
+pub use priority::lower_priority;
 pub use settings::{WASMTIME_VERSION, settings};

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod cache;
 mod compile;
 mod inspect;
 mod output;
@@ -31,6 +32,7 @@ enum Command {
     Pack(pack::Pack),
     Inspect(inspect::Inspect),
     Run(run::Run),
+    Cache(cache::Cache),
     Compile(compile::Compile),
     Trace(trace::Trace),
 }
@@ -46,6 +48,10 @@ fn main() -> ExitCode {
                 complain(&error);
                 return ExitCode::from(run::NOT_STARTED);
             }
+        },
+        Command::Cache(cache) => match cache.run() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
         },
         Command::Compile(compile) => match compile.run() {
             Ok(()) => return ExitCode::SUCCESS,

@@ -107,6 +107,11 @@ impl Cache {
         &self.dir
     }
 
+    /// What goes whenever something is added.
+    pub fn limits(&self) -> &Limits {
+        &self.limits
+    }
+
     /// The code of the program with `digest`.
     ///
     /// What is not there is compiled: `program` then opens the program's bytes,
