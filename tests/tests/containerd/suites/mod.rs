@@ -1,6 +1,7 @@
 //! The suites, fast ones first.
 
 mod artifacts;
+mod cache;
 mod commands;
 mod endings;
 mod faults;
@@ -79,6 +80,7 @@ pub fn all() -> Vec<Case> {
         endings::cases(),
         refused::cases(),
         artifacts::cases(),
+        cache::cases(),
         files::cases(),
         network::cases(),
         streams::cases(),
