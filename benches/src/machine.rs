@@ -17,6 +17,7 @@ pub fn facts(binaries: &Path, containerd: &Path) -> Vec<(&'static str, String)> 
         ("control groups", control_groups().to_owned()),
         ("load before the run", load()),
         ("wisp", wisp(binaries)),
+        ("benchmarks", format!("commit {}", commit())),
         ("Wasmtime (wisp and the runwasi peer)", "48.0.8".to_owned()),
         (
             "containerd",
@@ -86,10 +87,13 @@ fn load() -> String {
     load.split(' ').take(3).collect::<Vec<_>>().join(" ")
 }
 
+/// Binaries do not say of which commit they are.
 fn wisp(binaries: &Path) -> String {
     let version = said(&binaries.join("wisp").display().to_string(), &["--version"]);
-    let root = wisp_tests::paths::repository();
-    let root = root.display().to_string();
-    let commit = said("git", &["-C", &root, "describe", "--always", "--dirty"]);
-    format!("{version}, commit {commit}")
+    format!("{version}, {}", binaries.display())
+}
+
+fn commit() -> String {
+    let root = wisp_tests::paths::repository().display().to_string();
+    said("git", &["-C", &root, "describe", "--always", "--dirty"])
 }

@@ -117,6 +117,7 @@ fn measure(run: &Run) -> Result<()> {
 
     let begin = Instant::now();
     node::private_mounts()?;
+    node::clean_up_when_interrupted()?;
     let built = paths::repository().join("target/bench");
     let programs = Programs {
         binaries: run.binaries.clone(),

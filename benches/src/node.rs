@@ -3,11 +3,13 @@
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
 use wisp_tests::{Version, leaks, processes, wait};
@@ -101,6 +103,7 @@ impl Node {
             .stderr(log)
             .spawn()
             .context("start containerd")?;
+        running().push((dir.path().to_owned(), child.id()));
         let node = Self {
             version,
             dir,
@@ -207,31 +210,66 @@ impl Drop for Node {
             let _ = self.child.kill();
             let _ = self.child.wait();
         }
-        let name = self.name();
-        for process in processes::concerning(&name) {
-            let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+        remove(self.dir.path());
+        running().retain(|(dir, _)| dir != self.dir.path());
+    }
+}
+
+/// The containerds that run: their directories and process ids.
+static RUNNING: Mutex<Vec<(PathBuf, u32)>> = Mutex::new(Vec::new());
+
+fn running() -> MutexGuard<'static, Vec<(PathBuf, u32)>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Has SIGINT and SIGTERM remove what was started before they end this process.
+/// To be called before there are threads.
+///
+/// # Errors
+/// The kernel's.
+pub fn clean_up_when_interrupted() -> Result<()> {
+    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
+    signals.thread_block()?;
+    thread::spawn(move || {
+        let Ok(signal) = signals.wait() else { return };
+        eprintln!("bench: interrupted, removing what was started");
+        for (dir, pid) in running().drain(..) {
+            if let Ok(pid) = i32::try_from(pid) {
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
+            }
+            remove(&dir);
+            let _ = fs::remove_dir_all(&dir);
         }
-        wait::until(Duration::from_secs(5), || {
-            processes::concerning(&name).is_empty().then_some(())
-        });
-        let dir = self.dir.path().display().to_string();
-        let mut targets: Vec<String> = leaks::mounts()
-            .iter()
-            .filter_map(|line| line.split_whitespace().nth(4).map(str::to_owned))
-            .filter(|target| target.starts_with(&dir))
-            .collect();
-        targets.reverse();
-        for target in targets {
-            let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
-        }
-        for group in leaks::cgroups(&name) {
-            let _ = fs::remove_dir(group);
-        }
-        leaks::remove_empty_cgroups(&name);
-        // What the peers keep their state in has a fixed place.
-        for place in ["/run/containerd/runc", "/run/containerd/peerwasi"] {
-            let _ = fs::remove_dir_all(Path::new(place).join(&name));
-        }
+        std::process::exit(128 + signal as i32);
+    });
+    Ok(())
+}
+
+/// Removes all that is left of the containers of the containerd in `dir`.
+fn remove(dir: &Path) {
+    let name = dir.file_name().unwrap_or_default().to_string_lossy();
+    for process in processes::concerning(&name) {
+        let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
+    }
+    wait::until(Duration::from_secs(5), || {
+        processes::concerning(&name).is_empty().then_some(())
+    });
+    let mut targets: Vec<String> = leaks::mounts()
+        .iter()
+        .filter_map(|line| line.split_whitespace().nth(4).map(str::to_owned))
+        .filter(|target| Path::new(target).starts_with(dir))
+        .collect();
+    targets.reverse();
+    for target in targets {
+        let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
+    }
+    for group in leaks::cgroups(&name) {
+        let _ = fs::remove_dir(group);
+    }
+    leaks::remove_empty_cgroups(&name);
+    // What the peers keep their state in has a fixed place.
+    for place in ["/run/containerd/runc", "/run/containerd/peerwasi"] {
+        let _ = fs::remove_dir_all(Path::new(place).join(&*name));
     }
 }
 
