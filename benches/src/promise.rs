@@ -162,7 +162,11 @@ impl Promise {
             bound,
         } = &self.formula;
         let Some((found, unit)) = value(results, what) else {
-            return Ok(Verdict::Open(format!("{what} was not measured")));
+            return Ok(if has_failed(results, what) {
+                Verdict::Broken(format!("{what} failed"))
+            } else {
+                Verdict::Open(format!("{what} was not measured"))
+            });
         };
         let sign = if *at_least { "≥" } else { "≤" };
         let (is, may_be, said) = match bound {
@@ -204,6 +208,13 @@ impl Promise {
 
 fn value(results: &Results, term: &Term) -> Option<(f64, Unit)> {
     results.median(&term.measure, &term.contestant)
+}
+
+/// Whether it was tried and never done.
+fn has_failed(results: &Results, term: &Term) -> bool {
+    results
+        .get(&term.measure)
+        .is_some_and(|measure| measure.failures.contains_key(&term.contestant))
 }
 
 /// Three significant digits.
@@ -256,6 +267,15 @@ mod tests {
             Verdict::Broken(said) => assert_eq!(said, "4.50 MiB, promised ≤ 4 MiB"),
             other => panic!("{other:?}"),
         }
+    }
+
+    #[test]
+    fn what_wisp_cannot_do_is_broken() {
+        let promises = read(SPECIFICATION).expect("specification");
+        let mut results = results(80.0);
+        results.failed("at-once", Unit::PerSecond, "wisp");
+        let verdict = promises[1].verdict(&results).expect("verdict");
+        assert_eq!(verdict, Verdict::Broken("at-once[wisp] failed".to_owned()));
     }
 
     #[test]

@@ -15,10 +15,10 @@ use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Response, Status};
 use k8s_cri::v1::runtime_service_client::RuntimeServiceClient;
 use k8s_cri::v1::{
-    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxPodSandboxConfig,
-    LinuxSandboxSecurityContext, NamespaceMode, NamespaceOption, PodSandboxConfig,
-    PodSandboxMetadata, RemovePodSandboxRequest, RunPodSandboxRequest, StartContainerRequest,
-    StopPodSandboxRequest,
+    ContainerConfig, ContainerMetadata, CreateContainerRequest, ImageSpec, LinuxContainerConfig,
+    LinuxContainerSecurityContext, LinuxPodSandboxConfig, LinuxSandboxSecurityContext,
+    NamespaceMode, NamespaceOption, PodSandboxConfig, PodSandboxMetadata, RemovePodSandboxRequest,
+    RunPodSandboxRequest, StartContainerRequest, StopPodSandboxRequest,
 };
 use std::path::Path;
 use std::thread::sleep;
@@ -217,11 +217,6 @@ impl<'n> Cri<'n> {
         static COUNT: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let name = format!("{}-{count}", contestant.name);
-        let namespaces = NamespaceOption {
-            network: NamespaceMode::Node.into(),
-            pid: NamespaceMode::Container.into(),
-            ..NamespaceOption::default()
-        };
         PodSandboxConfig {
             metadata: Some(PodSandboxMetadata {
                 name: name.clone(),
@@ -239,13 +234,22 @@ impl<'n> Cri<'n> {
             linux: Some(LinuxPodSandboxConfig {
                 cgroup_parent: format!("/{}", self.node.name()),
                 security_context: Some(LinuxSandboxSecurityContext {
-                    namespace_options: Some(namespaces),
+                    namespace_options: Some(namespaces()),
                     ..LinuxSandboxSecurityContext::default()
                 }),
                 ..LinuxPodSandboxConfig::default()
             }),
             ..PodSandboxConfig::default()
         }
+    }
+}
+
+/// As kubelet has it, but for the network: IPC is the pod's, processes are apart.
+fn namespaces() -> NamespaceOption {
+    NamespaceOption {
+        network: NamespaceMode::Node.into(),
+        pid: NamespaceMode::Container.into(),
+        ..NamespaceOption::default()
     }
 }
 
@@ -264,6 +268,13 @@ fn container(contestant: &Contestant) -> ContainerConfig {
         }),
         command: words.iter().map(|word| (*word).to_owned()).collect(),
         log_path: "idle.log".to_owned(),
+        linux: Some(LinuxContainerConfig {
+            security_context: Some(LinuxContainerSecurityContext {
+                namespace_options: Some(namespaces()),
+                ..LinuxContainerSecurityContext::default()
+            }),
+            ..LinuxContainerConfig::default()
+        }),
         ..ContainerConfig::default()
     }
 }
