@@ -3,6 +3,7 @@
 mod files;
 mod freezer;
 mod initial;
+mod join;
 mod limits;
 mod membership;
 mod oom;

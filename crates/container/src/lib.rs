@@ -15,6 +15,7 @@ pub mod hooks;
 pub mod init;
 mod launch;
 mod mounts;
+pub mod pidfd;
 mod reports;
 mod seccomp;
 pub mod trace;

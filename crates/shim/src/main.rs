@@ -8,6 +8,7 @@
 //! | `-v` | prints the version, ends |
 //! | `serve FD …` | the daemon: the task service of one pod (internal) |
 //! | `init FD` | creates a container and becomes its guest (internal) |
+//! | `exec FD` | adds a process to a container (internal) |
 
 mod bootstrap;
 mod containerd_version;
@@ -41,9 +42,13 @@ fn main() -> ExitCode {
 fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let rest = args.get(1..).unwrap_or_default();
     match rest.first().map(String::as_str) {
-        Some("init") => {
-            let code = wisp_container::init::main(descriptor(rest, "init")?)
-                .map_err(|error| anyhow::anyhow!("init: {error}"))?;
+        Some(role @ ("init" | "exec")) => {
+            let control = descriptor(rest, role)?;
+            let code = match role {
+                "init" => wisp_container::init::main(control),
+                _ => wisp_container::init::exec::main(control),
+            };
+            let code = code.map_err(|error| anyhow::anyhow!("{role}: {error}"))?;
             return Ok(ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)));
         }
         Some("serve") => {

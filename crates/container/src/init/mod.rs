@@ -9,6 +9,7 @@ mod attach;
 mod code;
 mod confine;
 mod descriptors;
+pub mod exec;
 mod groups;
 mod jail;
 mod lower;
@@ -48,15 +49,7 @@ use crate::trace;
 /// # Errors
 /// When `fd` is not a socket or carries no request: nobody to report to.
 pub fn main(fd: RawFd) -> Result<i32, String> {
-    close_on_exec(fd).map_err(|e| format!("descriptor {fd}: {e}"))?;
-    // SAFETY: the daemon passed this descriptor to this process alone, it is
-    // open (checked just above), and nothing else here uses its number.
-    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
-    let control = Control::new(UnixStream::from(owned));
-    // Without its daemon nobody would clean up after a creation. (Not inherited
-    // by the container; and should the daemon be gone already, so is the socket.)
-    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
-        .map_err(|e| format!("parent death signal: {e}"))?;
+    let control = take_control(fd)?;
     let entered = trace::now();
     let request: CreateRequest = control.request().map_err(|e| format!("request: {e}"))?;
     control.trace(request.traced);
@@ -71,6 +64,21 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
             Ok(1)
         }
     }
+}
+
+/// The control socket that the daemon passed as descriptor `fd`. From then on
+/// this process lives no longer than the daemon.
+fn take_control(fd: RawFd) -> Result<Control, String> {
+    close_on_exec(fd).map_err(|e| format!("descriptor {fd}: {e}"))?;
+    // SAFETY: the daemon passed this descriptor to this process alone, it is
+    // open (checked just above), and nothing else here uses its number.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    let control = Control::new(UnixStream::from(owned));
+    // Without its daemon nobody would clean up after a creation. (Not inherited
+    // by the container; and should the daemon be gone already, so is the socket.)
+    nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)
+        .map_err(|e| format!("parent death signal: {e}"))?;
+    Ok(control)
 }
 
 fn close_on_exec(fd: RawFd) -> Result<(), nix::errno::Errno> {
@@ -213,7 +221,7 @@ fn build(
         .build()
         .map_err(failed)?;
     if let Some(console) = console {
-        console.forward(&process, control)?;
+        console.forward(control)?;
     }
     container
         .pid()

@@ -12,6 +12,7 @@ use oci_spec::runtime::Spec;
 use seccompiler::BpfProgram;
 
 use super::streams::Streams;
+use super::terminal;
 use crate::control::{Control, Report};
 use crate::error::ContainerError;
 use crate::seccomp;
@@ -57,9 +58,14 @@ pub fn spec(spec: &Spec, root: &Path) -> Spec {
 
 impl Executor for Native {
     fn exec(&self, spec: &Spec) -> Result<(), ExecutorError> {
-        let streams = self.streams.as_ref();
+        let streams = match &self.streams {
+            Some(streams) => streams.restore(),
+            None => {
+                let process = spec.process().clone().unwrap_or_default();
+                terminal::set_size(&process, std::io::stdin())
+            }
+        };
         let result = streams
-            .map_or(Ok(()), |streams| streams.restore())
             .and_then(|()| seccomp::install(&self.filters))
             .map_err(|e| ExecutorError::Other(e.to_string()))
             .and_then(|()| DefaultExecutor {}.exec(spec));

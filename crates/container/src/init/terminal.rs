@@ -44,33 +44,35 @@ pub fn open(process: &Process, control: &Control) -> Result<(), ContainerError> 
         .map_err(failed("open"))?;
     let owner = Uid::from_raw(process.user().uid());
     fchown(&slave, Some(owner), None::<Gid>).map_err(failed("change its owner"))?;
-    hand_over(process, master, control)?;
+    set_size(process, &master)?;
+    control
+        .send_terminal(master)
+        .map_err(failed("give to the daemon"))?;
     dup2_stdin(&slave)
         .and_then(|()| dup2_stdout(&slave))
         .and_then(|()| dup2_stderr(&slave))
         .map_err(failed("take as streams"))
 }
 
-fn hand_over(
-    process: &Process,
-    master: impl AsFd,
-    control: &Control,
-) -> Result<(), ContainerError> {
-    if let Some(size) = process.console_size() {
-        let cells = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
-        let size = libc::winsize {
-            ws_row: cells(size.height()),
-            ws_col: cells(size.width()),
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        // SAFETY: the descriptor is open and the size outlives the call.
-        let set = unsafe { libc::ioctl(master.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) };
-        Errno::result(set).map_err(failed("set its size"))?;
-    }
-    control
-        .send_terminal(master)
-        .map_err(failed("give to the daemon"))
+/// Gives the terminal behind `fd` the size that `process` asks for, if it does
+/// (runtime spec, `process.consoleSize`).
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn set_size(process: &Process, fd: impl AsFd) -> Result<(), ContainerError> {
+    let Some(size) = process.console_size() else {
+        return Ok(());
+    };
+    let cells = |count: u64| u16::try_from(count).unwrap_or(u16::MAX);
+    let size = libc::winsize {
+        ws_row: cells(size.height()),
+        ws_col: cells(size.width()),
+        ws_xpixel: 0,
+        ws_ypixel: 0,
+    };
+    // SAFETY: the descriptor is open and the size outlives the call.
+    let set = unsafe { libc::ioctl(fd.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &size) };
+    Errno::result(set).map(drop).map_err(failed("set its size"))
 }
 
 /// Makes the terminal that is this process's stdin its controlling one, in a
@@ -119,11 +121,13 @@ impl ConsoleSocket {
     ///
     /// # Errors
     /// When none has come.
-    pub fn forward(self, process: &Process, control: &Control) -> Result<(), ContainerError> {
+    pub fn forward(self, control: &Control) -> Result<(), ContainerError> {
         let (stream, _) = self.listener.accept().map_err(failed("receive"))?;
         let _ = std::fs::remove_file(&self.path);
         let master = receive(stream.as_raw_fd()).map_err(failed("receive"))?;
-        hand_over(process, master, control)
+        control
+            .send_terminal(master)
+            .map_err(failed("give to the daemon"))
     }
 }
 

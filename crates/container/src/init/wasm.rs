@@ -30,7 +30,7 @@ use crate::seccomp;
 
 /// How long an HTTP server may drain after SIGTERM before it ends by itself.
 /// kubelet's default grace period is 30 s; whoever asks for less sends SIGKILL.
-const DRAIN: Duration = Duration::from_secs(30);
+pub(super) const DRAIN: Duration = Duration::from_secs(30);
 
 /// Everything of a guest that is made before its process enters the container.
 pub struct Guest {
@@ -208,7 +208,7 @@ impl Guest {
     }
 }
 
-fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError> {
+pub(super) fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError> {
     let process = spec.process().clone().unwrap_or_default();
     let annotations: BTreeMap<_, _> = spec
         .annotations()
@@ -241,7 +241,7 @@ fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError
 
 /// The guest's preopens as paths inside the jail. Whether they can be written
 /// is decided by the mounts.
-fn preopens(granted: &Grant) -> Vec<HostPreopen> {
+pub(super) fn preopens(granted: &Grant) -> Vec<HostPreopen> {
     match granted.root {
         RootAccess::Ro | RootAccess::Rw => vec![HostPreopen {
             host: PathBuf::from(jail::ROOTFS),

@@ -108,6 +108,7 @@ impl Service {
                     streams,
                     kept,
                     launch,
+                    config: create.config,
                 };
                 Ok(Task::new(parts, ended, self.publisher.clone()))
             }

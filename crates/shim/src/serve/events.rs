@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use containerd_shim::Context;
 use containerd_shim::protos::events::task::{
-    TaskCreate, TaskDelete, TaskExit, TaskOOM, TaskPaused, TaskResumed, TaskStart,
+    TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOOM, TaskPaused,
+    TaskResumed, TaskStart,
 };
 use containerd_shim::protos::protobuf::well_known_types::any::Any;
 use containerd_shim::protos::protobuf::{Message, MessageField};
@@ -32,6 +33,10 @@ pub enum Event {
     Create(TaskCreate),
     /// Started.
     Start(TaskStart),
+    /// A further process is to come.
+    ExecAdded(TaskExecAdded),
+    /// It is there.
+    ExecStarted(TaskExecStarted),
     /// All its processes have been stopped.
     Paused(TaskPaused),
     /// They go on.
@@ -50,6 +55,12 @@ impl Event {
         let (topic, name, value) = match self {
             Self::Create(e) => ("/tasks/create", "TaskCreate", e.write_to_bytes()?),
             Self::Start(e) => ("/tasks/start", "TaskStart", e.write_to_bytes()?),
+            Self::ExecAdded(e) => ("/tasks/exec-added", "TaskExecAdded", e.write_to_bytes()?),
+            Self::ExecStarted(e) => (
+                "/tasks/exec-started",
+                "TaskExecStarted",
+                e.write_to_bytes()?,
+            ),
             Self::Paused(e) => ("/tasks/paused", "TaskPaused", e.write_to_bytes()?),
             Self::Resumed(e) => ("/tasks/resumed", "TaskResumed", e.write_to_bytes()?),
             Self::Oom(e) => ("/tasks/oom", "TaskOOM", e.write_to_bytes()?),

@@ -6,6 +6,7 @@
 mod create;
 mod error;
 mod events;
+mod exec;
 mod logger;
 mod metrics;
 mod oom;

@@ -16,16 +16,18 @@ use containerd_shim::protos::api::{
     ShutdownRequest, StartRequest, StartResponse, StateRequest, StateResponse, StatsRequest,
     StatsResponse, UpdateTaskRequest, WaitRequest, WaitResponse,
 };
-use containerd_shim::protos::protobuf::{EnumOrUnknown, MessageField};
+use containerd_shim::protos::protobuf::well_known_types::any::Any;
+use containerd_shim::protos::protobuf::{CodedOutputStream, EnumOrUnknown, MessageField};
 use containerd_shim::protos::shim_async::Task as TaskApi;
+use containerd_shim::protos::ttrpc::Code;
 use containerd_shim::protos::ttrpc::asynchronous::TtrpcContext;
-use containerd_shim::protos::ttrpc::{self, Code};
 use log::warn;
 use tokio::sync::Notify;
 
 use super::create::Creation;
 use super::error::{TaskError, status, unimplemented};
 use super::events::Publisher;
+use super::process::Process;
 use super::reaper::Reaper;
 use super::task::Task;
 
@@ -43,6 +45,23 @@ enum Slot {
 /// A daemon that nobody has called for this long was started by a `start` that
 /// containerd gave up, and nobody knows of it.
 const UNCALLED: Duration = Duration::from_secs(10);
+
+/// What Pids says of a process that Exec has added: `ProcessDetails` of
+/// containerd's `api/types/runc/options/oci.proto`, whose only field is the id.
+fn details(exec: &str) -> Any {
+    let mut value = Vec::new();
+    let mut output = CodedOutputStream::vec(&mut value);
+    let written = output.write_string(1, exec).and_then(|()| output.flush());
+    drop(output);
+    if let Err(error) = written {
+        warn!("process {exec}: {error}");
+    }
+    Any {
+        type_url: "containerd.runc.v1.ProcessDetails".to_owned(),
+        value,
+        ..Any::default()
+    }
+}
 
 /// Implements the task API.
 #[derive(Debug)]
@@ -103,16 +122,16 @@ impl Service {
         self.tasks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn task(&self, id: &str, exec_id: &str) -> Result<Arc<Task>, ttrpc::Error> {
-        let slot = self.table().get(id).cloned();
-        let Some(Slot::Ready(task)) = slot else {
-            return Err(TaskError::NotFound(format!("container {id}")).into());
-        };
-        if exec_id.is_empty() {
-            Ok(task)
-        } else {
-            Err(TaskError::NotFound(format!("process {exec_id} of container {id}")).into())
+    fn task(&self, id: &str) -> Result<Arc<Task>, TaskError> {
+        match self.table().get(id) {
+            Some(Slot::Ready(task)) => Ok(task.clone()),
+            _ => Err(TaskError::NotFound(format!("container {id}"))),
         }
+    }
+
+    /// A container's process: `exec`, or the first one if that is empty.
+    fn process(&self, id: &str, exec: &str) -> Result<Arc<Process>, TaskError> {
+        self.task(id)?.process_of(exec)
     }
 }
 
@@ -151,22 +170,32 @@ impl TaskApi for Service {
     }
 
     async fn start(&self, _: &TtrpcContext, request: StartRequest) -> TtrpcResult<StartResponse> {
-        let task = self.task(&request.id, &request.exec_id)?;
-        task.start().await?;
+        let task = self.task(&request.id)?;
+        let pid = match request.exec_id.as_str() {
+            "" => {
+                task.start().await?;
+                task.pid()
+            }
+            exec => task.start_exec(exec, self).await?,
+        };
         Ok(StartResponse {
-            pid: task.pid(),
+            pid,
             ..StartResponse::default()
         })
     }
 
     async fn state(&self, _: &TtrpcContext, request: StateRequest) -> TtrpcResult<StateResponse> {
-        let task = self.task(&request.id, &request.exec_id)?;
-        let (status, exit) = task.status_of(task.process());
-        let streams = task.process().streams().clone();
+        let task = self.task(&request.id)?;
+        let process = task.process_of(&request.exec_id)?;
+        let (status, exit) = task.status_of(&process);
+        let streams = process.streams().clone();
         Ok(StateResponse {
-            id: task.id().to_owned(),
+            id: match request.exec_id.as_str() {
+                "" => request.id,
+                exec => exec.to_owned(),
+            },
             bundle: task.bundle().path().to_string_lossy().into_owned(),
-            pid: task.pid(),
+            pid: process.pid(),
             status: EnumOrUnknown::new(status),
             stdin: streams.stdin,
             stdout: streams.stdout,
@@ -174,28 +203,28 @@ impl TaskApi for Service {
             terminal: streams.terminal,
             exit_status: exit.as_ref().map(|exit| exit.status).unwrap_or_default(),
             exited_at: exit.map(|exit| exit.at).into(),
+            exec_id: request.exec_id,
             ..StateResponse::default()
         })
     }
 
     async fn kill(&self, _: &TtrpcContext, request: KillRequest) -> TtrpcResult<Empty> {
-        let task = self.task(&request.id, &request.exec_id)?;
+        let task = self.task(&request.id)?;
         let signal = i32::try_from(request.signal).map_err(|_| {
             status(
                 Code::INVALID_ARGUMENT,
                 format!("signal {} does not exist", request.signal),
             )
         })?;
-        task.kill(signal, request.all)?;
+        match request.exec_id.as_str() {
+            "" => task.kill(signal, request.all)?,
+            exec => task.process_of(exec)?.signal(signal)?,
+        }
         Ok(Empty::default())
     }
 
     async fn wait(&self, _: &TtrpcContext, request: WaitRequest) -> TtrpcResult<WaitResponse> {
-        let exit = self
-            .task(&request.id, &request.exec_id)?
-            .process()
-            .wait()
-            .await;
+        let exit = self.process(&request.id, &request.exec_id)?.wait().await;
         Ok(WaitResponse {
             exit_status: exit.status,
             exited_at: MessageField::some(exit.at),
@@ -216,7 +245,16 @@ impl TaskApi for Service {
             creation.cancel.notify_one();
             ended.await;
         }
-        let task = self.task(&request.id, &request.exec_id)?;
+        let task = self.task(&request.id)?;
+        if !request.exec_id.is_empty() {
+            let (pid, exit) = task.delete_exec(&request.exec_id).await?;
+            return Ok(DeleteResponse {
+                pid,
+                exit_status: exit.as_ref().map(|exit| exit.status).unwrap_or_default(),
+                exited_at: exit.map(|exit| exit.at).into(),
+                ..DeleteResponse::default()
+            });
+        }
         let exit = task.delete().await?;
         self.table().remove(&request.id);
         Ok(DeleteResponse {
@@ -228,23 +266,22 @@ impl TaskApi for Service {
     }
 
     async fn pids(&self, _: &TtrpcContext, request: PidsRequest) -> TtrpcResult<PidsResponse> {
-        let pids = self.task(&request.id, "")?.pids()?;
+        let task = self.task(&request.id)?;
+        let processes = task.pids()?.into_iter().map(|pid| ProcessInfo {
+            pid,
+            info: task.exec_with(pid).map(|exec| details(&exec)).into(),
+            ..ProcessInfo::default()
+        });
         Ok(PidsResponse {
-            processes: pids
-                .into_iter()
-                .map(|pid| ProcessInfo {
-                    pid,
-                    ..ProcessInfo::default()
-                })
-                .collect(),
+            processes: processes.collect(),
             ..PidsResponse::default()
         })
     }
 
     async fn close_io(&self, _: &TtrpcContext, request: CloseIORequest) -> TtrpcResult<Empty> {
-        let task = self.task(&request.id, &request.exec_id)?;
+        let process = self.process(&request.id, &request.exec_id)?;
         if request.stdin {
-            task.process().close_stdin();
+            process.close_stdin();
         }
         Ok(Empty::default())
     }
@@ -259,7 +296,7 @@ impl TaskApi for Service {
             shim_pid: std::process::id(),
             // containerd also connects where there is no task (yet).
             task_pid: self
-                .task(&request.id, "")
+                .task(&request.id)
                 .map(|task| task.pid())
                 .unwrap_or_default(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -275,23 +312,27 @@ impl TaskApi for Service {
         Ok(Empty::default())
     }
 
-    async fn exec(&self, _: &TtrpcContext, _: ExecProcessRequest) -> TtrpcResult<Empty> {
-        Err(unimplemented("Exec"))
+    async fn exec(&self, _: &TtrpcContext, request: ExecProcessRequest) -> TtrpcResult<Empty> {
+        self.task(&request.id)?.add_exec(request)?;
+        Ok(Empty::default())
     }
 
     async fn resize_pty(&self, _: &TtrpcContext, request: ResizePtyRequest) -> TtrpcResult<Empty> {
-        let task = self.task(&request.id, &request.exec_id)?;
-        task.process().resize(request.width, request.height)?;
+        let process = self.process(&request.id, &request.exec_id)?;
+        if !request.exec_id.is_empty() && process.exit().is_some() {
+            return Err(process.refuse("resize").into());
+        }
+        process.resize(request.width, request.height)?;
         Ok(Empty::default())
     }
 
     async fn pause(&self, _: &TtrpcContext, request: PauseRequest) -> TtrpcResult<Empty> {
-        self.task(&request.id, "")?.pause().await?;
+        self.task(&request.id)?.pause().await?;
         Ok(Empty::default())
     }
 
     async fn resume(&self, _: &TtrpcContext, request: ResumeRequest) -> TtrpcResult<Empty> {
-        self.task(&request.id, "")?.resume()?;
+        self.task(&request.id)?.resume()?;
         Ok(Empty::default())
     }
 
@@ -300,13 +341,13 @@ impl TaskApi for Service {
     }
 
     async fn update(&self, _: &TtrpcContext, request: UpdateTaskRequest) -> TtrpcResult<Empty> {
-        let task = self.task(&request.id, "")?;
+        let task = self.task(&request.id)?;
         task.update(&request.resources.unwrap_or_default().value)?;
         Ok(Empty::default())
     }
 
     async fn stats(&self, _: &TtrpcContext, request: StatsRequest) -> TtrpcResult<StatsResponse> {
-        let metrics = self.task(&request.id, "")?.metrics()?;
+        let metrics = self.task(&request.id)?.metrics()?;
         Ok(StatsResponse {
             stats: MessageField::some(metrics),
             ..StatsResponse::default()

@@ -1,5 +1,6 @@
 //! One container in the daemon: its first process, and what moves it on.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,10 +12,11 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use wisp_container::cgroup::Cgroup;
 use wisp_container::hooks::Moment;
 use wisp_container::trace::Trace;
-use wisp_container::{Bundle, Created, Launch, ProgramKind};
+use wisp_container::{Bundle, Created, Launch, ProgramKind, pidfd};
 
 use super::error::TaskError;
 use super::events::{Event, Publisher};
+use super::exec::{Execs, Host};
 use super::oom::Oom;
 use super::pause::Freeze;
 use super::process::{Exit, Process};
@@ -38,6 +40,8 @@ pub struct Parts {
     pub kept: Kept,
     /// The waiting init role.
     pub launch: Launch,
+    /// The config file it was created with.
+    pub config: Option<PathBuf>,
 }
 
 /// A container whose first process exists or has existed.
@@ -49,13 +53,15 @@ pub struct Task {
     pub(super) cgroup: Cgroup,
     /// No pid namespace of its own: its processes outlive its first one.
     shares_pids: bool,
-    kind: ProgramKind,
+    pub(super) kind: ProgramKind,
     /// Whether its spec has hooks for this process to run.
     hooks: bool,
     // Start and Delete exclude each other, and the end of the process is
     // announced after the start of it. The launch is there until Start.
     life: AsyncMutex<Option<Launch>>,
     pub(super) freeze: Mutex<Freeze>,
+    pub(super) execs: Mutex<Execs>,
+    pub(super) host: Host,
     oom: Option<Oom>,
     deleted: AsyncMutex<bool>,
     pub(super) publisher: Publisher,
@@ -79,7 +85,11 @@ impl Task {
             streams,
             kept,
             launch,
+            config,
         } = parts;
+        let first = pidfd::open(pid)
+            .inspect_err(|errno| warn!("container {id}: pidfd of its process {pid}: {errno}"))
+            .ok();
         info!("container {id}: created, {kind:?}, pid {pid}");
         let process = Process::new(format!("container {id}"), streams);
         process.created(pid, kept);
@@ -107,6 +117,8 @@ impl Task {
             hooks,
             life: AsyncMutex::new(Some(launch)),
             freeze: Mutex::default(),
+            execs: Mutex::default(),
+            host: Host { config, first },
             deleted: AsyncMutex::new(false),
             publisher,
         });
@@ -310,6 +322,7 @@ impl Task {
         }
         self.run_hooks(Moment::Poststop, false).await;
         self.process.close_streams().await;
+        self.forget_execs().await;
         self.publisher.publish(&Event::Delete(TaskDelete {
             container_id: self.id.clone(),
             pid: self.pid(),

@@ -4,6 +4,7 @@ mod artifacts;
 mod cache;
 mod commands;
 mod endings;
+mod exec;
 mod faults;
 mod files;
 mod http;
@@ -90,6 +91,7 @@ pub fn all() -> Vec<Case> {
         limits::cases(),
         same::cases(),
         terminals::cases(),
+        exec::cases(),
         faults::cases(),
     ]
     .concat()
