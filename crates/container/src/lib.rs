@@ -10,6 +10,7 @@
 pub mod bundle;
 pub mod cgroup;
 pub mod control;
+mod devices;
 mod error;
 pub mod hooks;
 pub mod init;

@@ -37,6 +37,7 @@ use self::terminal::ConsoleSocket;
 use crate::bundle::Bundle;
 use crate::cgroup::Cgroup;
 use crate::control::{Control, CreateRequest, Created, ProgramKind, Report};
+use crate::devices;
 use crate::error::ContainerError;
 use crate::hooks::{self, Moment};
 use crate::mounts::mount_all;
@@ -223,10 +224,13 @@ fn build(
     if let Some(console) = console {
         console.forward(control)?;
     }
-    container
+    let pid = container
         .pid()
         .map(|pid| pid.as_raw())
-        .ok_or_else(|| ContainerError::Init("libcontainer reported no pid".into()))
+        .ok_or_else(|| ContainerError::Init("libcontainer reported no pid".into()))?;
+    // The program is not running yet; it waits for Start.
+    devices::confine(&spec, pid)?;
+    Ok(pid)
 }
 
 /// Lets one builder call take either executor.
