@@ -132,6 +132,12 @@ impl Bundle {
         let mut first = None;
         match self.container(id) {
             Ok(Some(mut container)) => {
+                // libcontainer would ask systemd over a connection that it never
+                // closes. Without processes there is nothing left to ask.
+                if cgroup.systemd() {
+                    first = cgroup.remove().err();
+                    container.set_systemd(false);
+                }
                 // What keeps libcontainer from it is mostly a process in the
                 // cgroup that takes its time to die.
                 if let Err(source) = container.delete(true)

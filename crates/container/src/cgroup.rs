@@ -7,6 +7,7 @@ mod join;
 mod limits;
 mod membership;
 mod oom;
+mod systemd;
 mod tree;
 
 use std::collections::BTreeSet;
@@ -78,7 +79,10 @@ impl Cgroup {
         self.systemd
     }
 
-    pub(crate) fn manager(&self) -> Result<AnyCgroupManager, ContainerError> {
+    /// libcgroups' manager, for what only it can do while a container is made.
+    /// With systemd it has a connection that it never closes: not for a process
+    /// that goes on.
+    fn manager(&self) -> Result<AnyCgroupManager, ContainerError> {
         create_cgroup_manager(CgroupConfig {
             cgroup_path: self.path.clone(),
             systemd_cgroup: self.systemd,
@@ -117,8 +121,12 @@ impl Cgroup {
     /// Kills whatever is in the cgroup and removes it; none there is fine.
     ///
     /// # Errors
-    /// When it does not go away within two seconds.
+    /// When it does not go away within two seconds, or systemd's scope within
+    /// seven.
     pub fn remove(&self) -> Result<(), ContainerError> {
+        if self.systemd {
+            self.end_scope()?;
+        }
         let deadline = Instant::now() + PATIENCE;
         let mut pause = Duration::from_micros(100);
         loop {
@@ -132,15 +140,10 @@ impl Cgroup {
             }
             pause = (pause * 2).min(Duration::from_millis(50));
         }
+        Ok(())
     }
 
     fn remove_now(&self) -> Result<(), ContainerError> {
-        if self.systemd {
-            return self
-                .manager()?
-                .remove()
-                .map_err(|error| self.error("remove the cgroup of", &error));
-        }
         for dir in self.dirs() {
             tree::remove(&dir).map_err(|error| self.error("remove the cgroup of", &error))?;
         }
@@ -188,7 +191,9 @@ pub fn send(pid: i32, signal: i32) -> Result<(), Errno> {
 
 /// `slice:prefix:name`, the systemd driver's form of `linux.cgroupsPath`.
 fn split_systemd(path: &Path) -> Option<(&str, &str, &str)> {
-    let mut parts = path.to_str()?.split(':');
+    // No unit's name has a slash; with one it is a path, whatever else it has.
+    let path = path.to_str().filter(|path| !path.contains('/'))?;
+    let mut parts = path.split(':');
     let split = (parts.next()?, parts.next()?, parts.next()?);
     parts.next().is_none().then_some(split)
 }
@@ -213,8 +218,8 @@ fn systemd_as_path(slice: &str, prefix: &str, name: &str) -> PathBuf {
             path.push(format!("{grown}.slice"));
         }
     }
-    path.push(if prefix.is_empty() {
-        format!("{name}.scope")
+    path.push(if name.ends_with(".slice") {
+        name.to_owned()
     } else {
         format!("{prefix}-{name}.scope")
     });
@@ -232,8 +237,20 @@ mod tests {
             Some(("kubepods.slice", "cri-containerd", "abc"))
         );
         assert_eq!(split_systemd(Path::new("/default/abc")), None);
+        assert_eq!(split_systemd(Path::new("../a.slice:b:c")), None);
         assert_eq!(split_systemd(Path::new("a:b")), None);
         assert_eq!(split_systemd(Path::new("a:b:c:d")), None);
+    }
+
+    #[test]
+    fn a_scope_of_systemd_is_a_directory_like_any_other() {
+        let cgroup = Cgroup::new("a-b.slice:cri:1".into(), true, "1");
+        assert_eq!(
+            cgroup.plain_path(),
+            Path::new("/a.slice/a-b.slice/cri-1.scope")
+        );
+        let plain = Cgroup::new("/a-b.slice".into(), false, "1");
+        assert_eq!(plain.plain_path(), Path::new("/a-b.slice"));
     }
 
     #[test]
@@ -245,8 +262,8 @@ mod tests {
             )
         );
         assert_eq!(
-            systemd_as_path("-.slice", "", "abc"),
-            Path::new("/abc.scope")
+            systemd_as_path("-.slice", "cri", "abc"),
+            Path::new("/cri-abc.scope")
         );
         assert_eq!(
             systemd_as_path("", "p", "n"),

@@ -46,7 +46,7 @@ impl Cgroup {
     }
 
     /// Its path below the mount, also where systemd has made it.
-    fn plain_path(&self) -> PathBuf {
+    pub(super) fn plain_path(&self) -> PathBuf {
         match split_systemd(&self.path) {
             Some((slice, prefix, name)) if self.systemd => systemd_as_path(slice, prefix, name),
             _ => self.path.clone(),

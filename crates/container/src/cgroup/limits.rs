@@ -2,7 +2,6 @@
 
 use std::io;
 
-use libcgroups::common::{CgroupManager, ControllerOpt};
 use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 
 use super::{Cgroup, Version};
@@ -43,8 +42,7 @@ impl Cgroup {
         let written = groups
             .iter()
             .try_for_each(|group| self.write_group(group, &mut old))
-            // systemd would put its own idea of them back some day.
-            .and_then(|()| self.tell_systemd(resources));
+            .and_then(|()| self.tell_systemd());
         if written.is_err() {
             self.put_back(old);
         }
@@ -97,20 +95,6 @@ impl Cgroup {
                 );
             }
         }
-    }
-
-    fn tell_systemd(&self, resources: &LinuxResources) -> Result<(), ContainerError> {
-        if !self.systemd {
-            return Ok(());
-        }
-        self.manager()?
-            .apply(&ControllerOpt {
-                resources,
-                disable_oom_killer: false,
-                oom_score_adj: None,
-                freezer_state: None,
-            })
-            .map_err(|error| self.error("tell systemd the limits of", &error))
     }
 
     fn v2(&self, resources: &LinuxResources) -> Result<Vec<Group>, String> {
