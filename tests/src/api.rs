@@ -6,7 +6,7 @@ mod resources;
 pub use self::exec::Exec;
 
 use crate::containerd::Containerd;
-use crate::wait::PATIENCE;
+use crate::wait::{self, PATIENCE};
 use anyhow::{Context, Result, anyhow};
 use containerd_client::services::v1::containers_client::ContainersClient;
 use containerd_client::services::v1::snapshots::MountsRequest;
@@ -92,6 +92,7 @@ impl Client {
         patience: Duration,
         call: impl Future<Output = Result<T, Status>>,
     ) -> Result<T> {
+        let patience = wait::here(patience);
         self.runtime
             .block_on(async { tokio::time::timeout(patience, call).await })
             .map_err(|_| anyhow!("{what}: no answer within {patience:?}"))?

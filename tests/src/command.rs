@@ -1,5 +1,6 @@
 //! Running a program to its end, or to a deadline.
 
+use crate::wait;
 use anyhow::{Context, Result, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -64,6 +65,7 @@ pub fn run(command: &mut Command, stdin: Vec<u8>, patience: Duration) -> Result<
     });
     let stdout = collect(child.stdout.take().context("no stdout")?);
     let stderr = collect(child.stderr.take().context("no stderr")?);
+    let patience = wait::here(patience);
     let (ended, end) = mpsc::channel();
     thread::spawn(move || ended.send(child.wait()));
 

@@ -1,6 +1,6 @@
 //! One private containerd.
 
-use crate::{Version, command, leaks, paths, processes, wait};
+use crate::{Version, cgroups, command, leaks, paths, processes, wait};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -15,6 +15,9 @@ use tempfile::TempDir;
 
 /// How long containerd may take to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a compilation may take; as much as by default.
+const COMPILER: Duration = Duration::from_secs(120);
 
 /// A running containerd of one version with a root, state, socket and config of
 /// its own. Dropping it removes all that is left of it and of its containers.
@@ -37,9 +40,15 @@ impl Containerd {
         fs::write(
             dir.path().join("wisp.toml"),
             format!(
-                "[cache]\ndir = {:?}\nrun_dir = {:?}\n",
+                "[cache]
+dir = {:?}
+run_dir = {:?}
+[compiler]
+timeout_seconds = {}
+",
                 dir.path().join("aot"),
-                dir.path().join("aot-run")
+                dir.path().join("aot-run"),
+                wait::here(COMPILER).as_secs()
             ),
         )?;
         let node = Self {
@@ -186,12 +195,13 @@ pub fn sweep_all() {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
         }
     }
-    for hierarchy in leaks::children(Path::new("/sys/fs/cgroup")) {
-        for group in leaks::children(&hierarchy) {
-            let group = group.file_name().unwrap_or_default().to_string_lossy();
-            if group.starts_with(&name) {
-                sweep(&group);
-            }
+    let root = leaks::children(Path::new(cgroups::MOUNT));
+    let below = root.iter().flat_map(|hierarchy| leaks::children(hierarchy));
+    // Of version 2 there is one hierarchy, the directory itself.
+    for group in below.chain(root.iter().cloned()) {
+        let group = group.file_name().unwrap_or_default().to_string_lossy();
+        if group.starts_with(&name) {
+            sweep(&group);
         }
     }
     for dir in leaks::children(&std::env::temp_dir()) {

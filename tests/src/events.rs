@@ -1,6 +1,7 @@
 //! containerd's events, as they come.
 
 use crate::containerd::Containerd;
+use crate::wait;
 use anyhow::{Context, Result, anyhow, bail};
 use containerd_client::events::{
     TaskCreate, TaskDelete, TaskExecAdded, TaskExecStarted, TaskExit, TaskOom, TaskPaused,
@@ -57,7 +58,7 @@ impl Events {
             }
         });
         let events = Self { receive };
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + wait::here(wait::PATIENCE);
         while Instant::now() < deadline {
             publish_marker(node, namespace)?;
             match events.receive.recv_timeout(Duration::from_millis(50)) {
@@ -78,7 +79,7 @@ impl Events {
     /// When that event does not come.
     pub fn until_deleted(&self, container: &str) -> Result<Vec<Event>> {
         let mut seen = Vec::new();
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + wait::here(wait::PATIENCE);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let event = self

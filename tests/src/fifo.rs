@@ -89,6 +89,7 @@ impl Reader {
 
     fn wait(&self, patience: Duration, done: impl Fn(&State) -> bool) -> Result<Vec<u8>> {
         let (mutex, changed) = &*self.shared;
+        let patience = crate::wait::here(patience);
         let state = mutex.lock().unwrap_or_else(PoisonError::into_inner);
         let (state, _) = changed
             .wait_timeout_while(state, patience, |state| !done(state))

@@ -1,5 +1,6 @@
 //! The smallest HTTP client that the tests need.
 
+use crate::wait;
 use anyhow::{Context, Result, ensure};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -55,7 +56,7 @@ pub fn request(port: u16, method: &str, path: &str, body: &[u8]) -> Result<TcpSt
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.set_read_timeout(Some(wait::here(PATIENCE)))?;
     let length = body.len();
     write!(
         stream,

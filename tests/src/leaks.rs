@@ -6,7 +6,7 @@
 //! whole machine before and after all tests ([`Snapshot`]).
 
 use crate::containerd::Containerd;
-use crate::{paths, processes, wait};
+use crate::{cgroups, paths, processes, wait};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -18,7 +18,6 @@ use std::time::Duration;
 const SOCKETS: &str = "/run/containerd/s";
 /// wisp's own runtime state.
 const RUN: &str = "/run/wisp";
-const CGROUPS: &str = "/sys/fs/cgroup";
 /// How long what a container had may take to go once it is deleted.
 pub const GONE: Duration = Duration::from_secs(15);
 
@@ -87,21 +86,36 @@ pub fn mounts() -> Vec<String> {
 
 /// The control groups of a namespace's containers, in every hierarchy.
 pub fn cgroups(namespace: &str) -> Vec<PathBuf> {
-    let mut roots = children(Path::new(CGROUPS));
-    roots.push(PathBuf::from(CGROUPS));
-    roots
+    let mut roots = children(Path::new(cgroups::MOUNT));
+    roots.push(PathBuf::from(cgroups::MOUNT));
+    let own = roots
         .iter()
         .flat_map(|root| children(&root.join(namespace)))
-        .filter(|path| path.is_dir())
+        .filter(|path| path.is_dir());
+    own.chain(scopes(namespace)).collect()
+}
+
+/// The scopes that systemd has made for a namespace's containers. Only version
+/// 2 has them.
+fn scopes(namespace: &str) -> Vec<PathBuf> {
+    if !cgroups::systemd() {
+        return Vec::new();
+    }
+    below(Path::new(cgroups::MOUNT))
+        .into_iter()
+        .filter(|path| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy();
+            name.contains(namespace) && name.ends_with(".scope")
+        })
         .collect()
 }
 
 /// Removes the namespace's own, empty control groups, which runtimes leave.
 pub fn remove_empty_cgroups(namespace: &str) {
-    for root in children(Path::new(CGROUPS)) {
+    for root in children(Path::new(cgroups::MOUNT)) {
         let _ = fs::remove_dir(root.join(namespace));
     }
-    let _ = fs::remove_dir(Path::new(CGROUPS).join(namespace));
+    let _ = fs::remove_dir(Path::new(cgroups::MOUNT).join(namespace));
 }
 
 /// What is known of the machine's containerds and files until the next boot.

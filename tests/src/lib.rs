@@ -6,6 +6,7 @@
 //! ([`api::Client`]).
 
 pub mod api;
+pub mod cgroups;
 pub mod command;
 pub mod containerd;
 pub mod events;

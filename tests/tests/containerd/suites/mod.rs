@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod cache;
+mod cgroups;
 mod commands;
 mod endings;
 mod exec;
@@ -16,6 +17,7 @@ mod pause;
 mod refused;
 mod same;
 mod streams;
+mod systemd;
 mod terminals;
 
 use anyhow::ensure;
@@ -92,6 +94,8 @@ pub fn all() -> Vec<Case> {
         same::cases(),
         terminals::cases(),
         exec::cases(),
+        cgroups::cases(),
+        systemd::cases(),
         faults::cases(),
     ]
     .concat()
