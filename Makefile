@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build examples demo test lint bench bench-full bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build examples demo test test-vm lint bench bench-full bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -32,6 +32,9 @@ demo: build examples ## Run the examples under a private containerd (as root)
 
 test: setup ## Unit tests, then the suites with real containerds (as root)
 	@scripts/test.sh
+
+test-vm: build examples ## The suites on cgroup v2 and systemd, in an emulated machine (as root)
+	@tests/vm/run.sh
 
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh
