@@ -7,6 +7,7 @@ mod join;
 mod limits;
 mod membership;
 mod oom;
+mod scope;
 mod systemd;
 mod tree;
 
@@ -15,8 +16,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use libcgroups::common::{
-    AnyCgroupManager, CgroupConfig, CgroupManager, CgroupSetup, create_cgroup_manager,
-    get_cgroup_setup,
+    AnyCgroupManager, CgroupConfig, CgroupSetup, create_cgroup_manager, get_cgroup_setup,
 };
 use nix::errno::Errno;
 use nix::sys::signal::kill;
@@ -140,7 +140,6 @@ impl Cgroup {
             }
             pause = (pause * 2).min(Duration::from_millis(50));
         }
-        Ok(())
     }
 
     fn remove_now(&self) -> Result<(), ContainerError> {

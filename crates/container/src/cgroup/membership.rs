@@ -21,6 +21,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Pid, fork, pipe2};
 use oci_spec::runtime::LinuxResources;
 
+use super::scope::Scope;
 use super::{Cgroup, Version};
 use crate::error::ContainerError;
 
@@ -35,12 +36,7 @@ pub enum Membership {
     /// Version 2: the directory.
     Directory(OwnedFd),
     /// systemd moves the process itself.
-    Systemd {
-        /// Where to.
-        cgroup: Cgroup,
-        /// With which limits.
-        resources: Option<LinuxResources>,
-    },
+    Systemd(Scope),
 }
 
 /// What a process is after [`Membership::fork`].
@@ -64,10 +60,7 @@ impl Membership {
         resources: Option<&LinuxResources>,
     ) -> Result<Self, ContainerError> {
         if cgroup.systemd() {
-            return Ok(Self::Systemd {
-                cgroup: cgroup.clone(),
-                resources: resources.cloned(),
-            });
+            return Scope::prepare(cgroup, resources).map(Self::Systemd);
         }
         let membership = match Version::of_node() {
             Version::V1 => {
@@ -127,7 +120,7 @@ impl Membership {
                 }
                 _ => Ok(Forked::Neither),
             },
-            Self::Systemd { cgroup, resources } => {
+            Self::Systemd(scope) => {
                 enter()?;
                 let (wait, go) = pipe2(OFlag::O_CLOEXEC)
                     .map_err(|e| ContainerError::Init(format!("pipe: {e}")))?;
@@ -135,16 +128,13 @@ impl Membership {
                 match forked {
                     Forked::Parent(pid) => {
                         drop(wait);
-                        cgroup.add(pid.as_raw())?;
-                        if let Some(resources) = &resources {
-                            cgroup.limit(resources)?;
-                        }
+                        scope.take(pid)?;
                         File::from(go)
                             .write_all(b"1")
                             .map_err(|e| ContainerError::Init(format!("pipe: {e}")))?;
                     }
                     _ => {
-                        drop(go);
+                        drop((go, scope));
                         let mut byte = [0];
                         File::from(wait).read_exact(&mut byte).map_err(|_| {
                             ContainerError::Init("not taken into its cgroup".into())
@@ -263,11 +253,11 @@ fn create_dir(path: &Path) -> io::Result<()> {
 }
 
 impl Cgroup {
-    /// Moves a process in.
+    /// Has systemd make the scope around a process. Answers when it is inside.
     ///
     /// # Errors
     /// The manager's refusal.
-    fn add(&self, pid: i32) -> Result<(), ContainerError> {
+    pub(super) fn add(&self, pid: i32) -> Result<(), ContainerError> {
         self.manager()?
             .add_task(nix_of_libcgroups::unistd::Pid::from_raw(pid))
             .map_err(|error| self.error("join the cgroup of", &error))

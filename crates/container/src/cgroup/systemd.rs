@@ -1,5 +1,5 @@
 //! What systemd has to do for a container's cgroup: to know its limits and to
-//! end its scope. libcontainer has it make the scope.
+//! end its scope. It makes the scope for libcontainer, or for a `Scope`.
 //!
 //! It is asked by `systemctl`: libcgroups never closes its connections, and a
 //! daemon would collect them.
