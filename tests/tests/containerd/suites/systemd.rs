@@ -266,11 +266,16 @@ fn refused(test: &Test<'_>) -> Result<()> {
     ensure!(Running::start(test, &id).is_err(), "it runs");
     is_gone(test, &id)?;
     // Refused by systemd: nothing may be left of what was there until then.
-    let id = scoped(test, test.run(&image).args(&["sleep", "1000"]), |spec| {
-        spec["linux"]["cgroupsPath"] = "no slice:a:b".into();
-    })?;
-    let error = Running::start(test, &id).err().context("it runs")?;
-    ensure!(format!("{error:#}").contains("no slice"), "{error:#}");
+    for (image, args) in [
+        (image, ["sleep", "1000"]),
+        (test.image("tour")?, ["sleep", "1000000"]),
+    ] {
+        let id = scoped(test, test.run(&image).args(&args), |spec| {
+            spec["linux"]["cgroupsPath"] = "no slice:a:b".into();
+        })?;
+        let error = Running::start(test, &id).err().context("it runs")?;
+        ensure!(format!("{error:#}").contains("no slice"), "{error:#}");
+    }
     Ok(())
 }
 
