@@ -10,14 +10,22 @@
 //! [compiler]
 //! path = "/usr/local/bin/wisp"
 //! timeout_seconds = 120
+//! memory_mib = 2048
+//! threads = 4
+//! max_program_mib = 64
+//! max_code_mib = 512
 //! ```
 #![forbid(unsafe_code)]
+
+mod compiler;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+
+pub use compiler::Compiler;
 
 /// Where the settings are when nothing names another file.
 pub const DEFAULT_PATH: &str = "/etc/wisp/config.toml";
@@ -73,32 +81,6 @@ impl Default for Cache {
             max_size_mib: 2048,
             other_versions_days: 7,
         }
-    }
-}
-
-/// The program that compiles, and its bounds.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Compiler {
-    /// An absolute path; `wisp` beside the running executable when left out.
-    pub path: Option<PathBuf>,
-    /// How long compiling one program may take, in seconds.
-    pub timeout_seconds: u64,
-}
-
-impl Default for Compiler {
-    fn default() -> Self {
-        Self {
-            path: None,
-            timeout_seconds: 120,
-        }
-    }
-}
-
-impl Compiler {
-    /// [`Self::timeout_seconds`] as a duration.
-    pub fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout_seconds)
     }
 }
 
@@ -169,30 +151,25 @@ impl Config {
     }
 
     fn check(&self, path: &Path) -> Result<(), ConfigError> {
-        let absolute = |field, value: &Path| {
-            if value.is_absolute() {
-                return Ok(());
-            }
-            Err(ConfigError::Value {
+        absolute("cache.dir", &self.cache.dir)
+            .and_then(|()| absolute("cache.run_dir", &self.cache.run_dir))
+            .and_then(|()| self.compiler.check())
+            .map_err(|(field, problem)| ConfigError::Value {
                 path: path.into(),
                 field,
-                problem: format!("{:?} must be an absolute path", value.display()),
+                problem,
             })
-        };
-        absolute("cache.dir", &self.cache.dir)?;
-        absolute("cache.run_dir", &self.cache.run_dir)?;
-        if let Some(compiler) = &self.compiler.path {
-            absolute("compiler.path", compiler)?;
-        }
-        if self.compiler.timeout_seconds == 0 {
-            return Err(ConfigError::Value {
-                path: path.into(),
-                field: "compiler.timeout_seconds",
-                problem: "0 leaves no time to compile: give at least 1".into(),
-            });
-        }
-        Ok(())
     }
+}
+
+fn absolute(field: &'static str, value: &Path) -> Result<(), (&'static str, String)> {
+    if value.is_absolute() {
+        return Ok(());
+    }
+    Err((
+        field,
+        format!("{:?} must be an absolute path", value.display()),
+    ))
 }
 
 #[cfg(test)]
@@ -216,6 +193,13 @@ mod tests {
         assert_eq!(config.cache.dir, Path::new("/c"));
         assert_eq!(config.compiler.path.as_deref(), Some(Path::new("/w")));
         assert_eq!(config.compiler.timeout(), Duration::from_secs(5));
+        let config = parse(
+            "[compiler]\nmemory_mib = 100\nthreads = 3\nmax_program_mib = 4\nmax_code_mib = 5",
+        )
+        .expect("valid")
+        .compiler;
+        assert_eq!((config.memory_mib, config.threads), (100, Some(3)));
+        assert_eq!((config.max_program_mib, config.max_code_mib), (4, 5));
     }
 
     #[test]
@@ -251,6 +235,9 @@ mod tests {
                 "[compiler]\ntimeout_seconds = 0",
                 "compiler.timeout_seconds",
             ),
+            ("[compiler]\nmemory_mib = 1", "compiler.memory_mib"),
+            ("[compiler]\nmemory_mib = -1", "line 2"),
+            ("[compiler]\nthreads = 0", "compiler.threads"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with("settings /etc/x.toml: "), "{error}");
