@@ -1,7 +1,7 @@
 //! The compiler itself, in the one process that has it.
 
 use wasmparser::{Chunk, Parser, Payload};
-use wasmtime::{Engine, Precompiled};
+use wasmtime::{Engine, OutOfMemory, Precompiled};
 
 use crate::settings::settings;
 
@@ -25,6 +25,8 @@ pub enum CompileError {
     Invalid(String),
     #[error("compiler: {0}")]
     Engine(String),
+    #[error("there is not enough memory to compile it")]
+    Memory,
 }
 
 /// Compiles a core module or a component to code for this very machine.
@@ -42,7 +44,13 @@ pub fn compile(bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
     } else {
         engine.precompile_module(bytes)
     };
-    code.map_err(|error| CompileError::Invalid(format!("{error:#}")))
+    code.map_err(|error| {
+        if error.chain().any(|cause| cause.is::<OutOfMemory>()) {
+            CompileError::Memory
+        } else {
+            CompileError::Invalid(format!("{error:#}"))
+        }
+    })
 }
 
 /// Whether it is a component; a core module otherwise.

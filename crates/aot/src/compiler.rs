@@ -8,12 +8,14 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use caps::{CapSet, Capability};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use wisp_config::Config;
 
 use crate::digest::{Digest, Hasher};
 use crate::error::AotError;
+use crate::limits::CompilerLimits;
 
 /// What the compiler is called, beside our own executable.
 const NAME: &str = "wisp";
@@ -21,20 +23,27 @@ const NAME: &str = "wisp";
 /// How much of the compiler's words is kept.
 const WORDS: usize = 8 * 1024;
 
-/// The program that compiles, and how long it may take.
+/// The program that compiles, and what it may use.
 ///
-/// It is run as `<path> compile` with an empty environment: Wasm on stdin, code
-/// to stdout, what is wrong with the Wasm as text on stderr.
+/// It is run as `<path> compile` with its limits as arguments and an empty
+/// environment: Wasm on stdin, code to stdout, what is wrong with the Wasm as
+/// text on stderr. It confines itself; one that does not know how to, because
+/// it is of another version, does not know these arguments either.
 #[derive(Debug, Clone)]
 pub struct Compiler {
     path: PathBuf,
     timeout: Duration,
+    limits: CompilerLimits,
 }
 
 impl Compiler {
-    /// The compiler at `path`.
+    /// The compiler at `path`, with the limits of the default settings.
     pub fn new(path: PathBuf, timeout: Duration) -> Self {
-        Self { path, timeout }
+        Self {
+            path,
+            timeout,
+            limits: CompilerLimits::default(),
+        }
     }
 
     /// The compiler that the settings name, else `wisp` beside the running
@@ -46,11 +55,19 @@ impl Compiler {
                 .and_then(|exe| Some(exe.parent()?.join(NAME)))
                 .unwrap_or_else(|| NAME.into())
         });
-        Self::new(path, config.compiler.timeout())
+        Self {
+            path,
+            timeout: config.compiler.timeout(),
+            limits: CompilerLimits::from_config(config),
+        }
     }
 
     /// Compiles what `program` gives, which must have `digest`, into `code`.
-    pub(crate) fn run(
+    ///
+    /// # Errors
+    /// A program that cannot be read, is not what the digest says, cannot be
+    /// compiled or not within the limits; a compiler that cannot be run.
+    pub fn run(
         &self,
         digest: &Digest,
         program: &mut dyn Read,
@@ -61,6 +78,8 @@ impl Compiler {
             .map_err(io_error("pass the code file on"))?;
         let child = Command::new(&self.path)
             .arg("compile")
+            .arg(confinement())
+            .args(self.limits.arguments())
             .env_clear()
             .current_dir("/")
             .stdin(Stdio::piped())
@@ -73,7 +92,7 @@ impl Compiler {
             })?;
         let mut run = Run::new(child, Instant::now() + self.timeout)
             .map_err(io_error("watch the compiler"))?;
-        let found = run.feed(digest, program, self.timeout)?;
+        let found = run.feed(digest, program, self.timeout, self.limits.program_mib)?;
         if found != *digest {
             return Err(AotError::Mismatch {
                 expected: digest.clone(),
@@ -85,7 +104,7 @@ impl Compiler {
             return Err(AotError::Killed(signal));
         }
         if !status.success() {
-            let words = String::from_utf8_lossy(&run.words).trim().to_owned();
+            let words = one_line(&run.words);
             return Err(AotError::Compile(if words.is_empty() {
                 format!("the compiler failed without a word: {status}")
             } else {
@@ -98,6 +117,28 @@ impl Compiler {
         }
         Ok(())
     }
+}
+
+/// How much of its confinement the compiler must have. Whoever can create
+/// containers can also create namespaces, so a shim's compiler has all of it or
+/// does not compile; a user of `wisp run` has what the system gives to users.
+fn confinement() -> &'static str {
+    match caps::has_cap(None, CapSet::Effective, Capability::CAP_SYS_ADMIN) {
+        Ok(false) => "--confine=possible",
+        Ok(true) | Err(_) => "--confine=full",
+    }
+}
+
+/// The compiler's words without what could play tricks on a terminal or a log:
+/// names in them are the program's.
+fn one_line(words: &[u8]) -> String {
+    let words = String::from_utf8_lossy(words);
+    let lines: Vec<&str> = words.split_whitespace().collect();
+    lines
+        .join(" ")
+        .chars()
+        .filter(|character| !character.is_control())
+        .collect()
 }
 
 fn io_error<E: Into<io::Error>>(what: &'static str) -> impl Fn(E) -> AotError {
@@ -158,8 +199,10 @@ impl Run {
         digest: &Digest,
         program: &mut dyn Read,
         timeout: Duration,
+        most_mib: u64,
     ) -> Result<Digest, AotError> {
         let mut hasher = Hasher::default();
+        let mut room = most_mib.saturating_mul(1 << 20);
         let mut buffer = vec![0; 64 * 1024];
         loop {
             let length = match program.read(&mut buffer) {
@@ -173,6 +216,10 @@ impl Run {
                     });
                 }
             };
+            room = u64::try_from(length)
+                .ok()
+                .and_then(|length| room.checked_sub(length))
+                .ok_or(AotError::TooLarge(most_mib))?;
             hasher.update(&buffer[..length]);
             let mut rest = &buffer[..length];
             while !rest.is_empty() {

@@ -25,8 +25,14 @@ pub enum AotError {
         .0.as_secs()
     )]
     Timeout(Duration),
-    #[error("the compiler was killed by signal {0}")]
+    #[error(
+        "the compiler was killed by signal {0}: the node or the control group that it runs in \
+         is out of memory, or somebody has done it"
+    )]
     Killed(i32),
+    /// In MiB.
+    #[error("it is larger than {0} MiB; compiler.max_program_mib in the settings allows more")]
+    TooLarge(u64),
     #[error("the compiler {} wrote no code", .0.display())]
     NoCode(PathBuf),
     /// The compiler's own words.

@@ -3,16 +3,19 @@
 //!
 //! [`Cache::load`] finds the code of a program by its digest, or has it
 //! compiled in a process of its own. That process is `wisp compile`, a thin
-//! cover over `compile` here, which only exists with the feature `compiler`.
+//! cover over `confinement` here, which only exists with the feature `compiler`.
 //! Nothing but what this node's own compiler wrote is ever loaded.
 
 mod cache;
 #[cfg(feature = "compiler")]
 mod compile;
 mod compiler;
+#[cfg(feature = "compiler")]
+mod confinement;
 mod digest;
 mod error;
 mod key;
+mod limits;
 mod priority;
 mod settings;
 
@@ -20,8 +23,11 @@ pub use cache::{Artifact, Cache, Damage, Entry, Limits, Memo, Pruned, Trailer};
 #[cfg(feature = "compiler")]
 pub use compile::{CompileError, compile};
 pub use compiler::Compiler;
+#[cfg(feature = "compiler")]
+pub use confinement::{Confine, run as compile_confined};
 pub use digest::{Digest, DigestError, Hasher};
 pub use error::AotError;
 pub use key::Key;
+pub use limits::CompilerLimits;
 pub use priority::lower_priority;
 pub use settings::{WASMTIME_VERSION, settings};

@@ -74,11 +74,12 @@ fn main() -> ExitCode {
 /// The compiler that the settings name, else this very program, whatever it is
 /// called.
 fn compiler(config: &Config) -> anyhow::Result<Compiler> {
-    let path = match &config.compiler.path {
-        Some(path) => path.clone(),
-        None => std::env::current_exe().context("find wisp itself")?,
-    };
-    Ok(Compiler::new(path, config.compiler.timeout()))
+    let mut config = config.clone();
+    if config.compiler.path.is_none() {
+        let own = std::env::current_exe().context("find wisp itself")?;
+        config.compiler.path = Some(own);
+    }
+    Ok(Compiler::from_config(&config))
 }
 
 fn complain(error: &anyhow::Error) {
