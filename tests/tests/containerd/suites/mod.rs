@@ -1,6 +1,7 @@
 //! The suites, fast ones first.
 
 mod artifacts;
+mod bombs;
 mod cache;
 mod cgroups;
 mod commands;
@@ -97,6 +98,7 @@ pub fn all() -> Vec<Case> {
         cgroups::cases(),
         systemd::cases(),
         faults::cases(),
+        bombs::cases(),
     ]
     .concat()
 }

@@ -56,7 +56,7 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// Runs what must be refused, with every one of `words` in the message.
-fn refused(run: Run<'_, '_>, words: &[&str]) -> Result<()> {
+pub(super) fn refused(run: Run<'_, '_>, words: &[&str]) -> Result<()> {
     let ended = run.ctr()?;
     let err = ended.err();
     ensure!(ended.code != 0, "it ran: {ended:?}");
@@ -72,7 +72,13 @@ fn refused(run: Run<'_, '_>, words: &[&str]) -> Result<()> {
 }
 
 /// An image with one file, which it starts.
-fn image_of(test: &Test<'_>, name: &str, path: &str, mode: u32, bytes: &[u8]) -> Result<String> {
+pub(super) fn image_of(
+    test: &Test<'_>,
+    name: &str,
+    path: &str,
+    mode: u32,
+    bytes: &[u8],
+) -> Result<String> {
     let start = format!("/{path}");
     test.built(name, |reference, output| {
         Image::new(&[&start])
@@ -272,7 +278,7 @@ fn missing_config(test: &Test<'_>) -> Result<()> {
 }
 
 /// A configuration with a cache that has nothing yet, and this compiler.
-fn with_compiler(test: &Test<'_>, compiler: &str, more: &str) -> String {
+pub(super) fn with_compiler(test: &Test<'_>, compiler: &str, more: &str) -> String {
     let cache = test.dir().join("cache");
     format!("[cache]\ndir = {cache:?}\n[compiler]\npath = {compiler:?}\n{more}")
 }
