@@ -34,9 +34,21 @@ impl Containerd {
     /// # Errors
     /// When it does not come up; its log is part of the error.
     pub fn start(version: Version) -> Result<Self> {
+        Self::start_with(version, |dir| Ok(containerd_config(dir)))
+    }
+
+    /// Starts one with the configuration that `configure` makes for its
+    /// directory: root, state and the socket `c.sock` belong there.
+    ///
+    /// # Errors
+    /// `configure`'s, and as [`Self::start`].
+    pub fn start_with(
+        version: Version,
+        configure: impl FnOnce(&Path) -> Result<String>,
+    ) -> Result<Self> {
         let dir = tempfile::Builder::new().prefix(&own_name()).tempdir()?;
         let config = dir.path().join("config.toml");
-        fs::write(&config, containerd_config(dir.path()))?;
+        fs::write(&config, configure(dir.path())?)?;
         fs::write(
             dir.path().join("wisp.toml"),
             format!(
@@ -103,6 +115,11 @@ timeout_seconds = {}
     /// Its version.
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The directory of everything it has.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Its gRPC socket.
@@ -255,6 +272,12 @@ impl Containerd {
             let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
         }
         let _ = fs::remove_dir_all(self.dir.path());
+    }
+}
+
+impl AsRef<Containerd> for Containerd {
+    fn as_ref(&self) -> &Containerd {
+        self
     }
 }
 

@@ -18,6 +18,7 @@ pub mod oci;
 pub mod paths;
 pub mod processes;
 pub mod run;
+pub mod suite;
 pub mod terminal;
 pub mod test;
 pub mod version;

@@ -5,7 +5,8 @@ use crate::command::{self, Ended};
 use crate::containerd::own_name;
 use crate::images::{self, Images};
 use crate::run::Run;
-use crate::{Containerd, leaks, oci, paths, wait};
+use crate::suite::World;
+use crate::{Containerd, Version, leaks, oci, paths, wait};
 use anyhow::{Context, Result, bail, ensure};
 use std::cell::{OnceCell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -19,6 +20,40 @@ use tempfile::TempDir;
 const CTR: Duration = Duration::from_secs(120);
 
 static COUNT: AtomicUsize = AtomicUsize::new(0);
+
+/// Tests that drive containerd's tasks, with `ctr` and with its own API.
+#[derive(Clone, Copy, Debug)]
+pub struct Tasks;
+
+impl World for Tasks {
+    type Node = Containerd;
+    type Test<'a> = Test<'a>;
+    type Body = fn(&Test<'_>) -> Result<()>;
+
+    fn start(version: Version) -> Result<Containerd> {
+        Containerd::start(version)
+    }
+
+    fn stop(node: &Containerd) {
+        node.stop();
+    }
+
+    fn test<'a>(node: &'a Containerd, images: &'a Images) -> Result<Test<'a>> {
+        Test::new(node, images)
+    }
+
+    fn run(test: &Test<'_>, body: Self::Body) -> Result<()> {
+        body(test)
+    }
+
+    fn nothing_left(test: &Test<'_>) -> Result<()> {
+        test.nothing_left()
+    }
+
+    fn log_about(test: &Test<'_>) -> String {
+        test.node.log_about(test.namespace())
+    }
+}
 
 /// A namespace of its own in a containerd, images, and a directory for files.
 #[derive(Debug)]

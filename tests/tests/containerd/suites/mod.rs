@@ -21,40 +21,24 @@ mod streams;
 mod systemd;
 mod terminals;
 
-use anyhow::ensure;
-use wisp_tests::{Run, Test, Version};
+use anyhow::{Result, ensure};
+use wisp_tests::suite;
+use wisp_tests::test::Tasks;
+use wisp_tests::{Run, Test};
 
-/// What a test does. It must leave no container; the rest is checked for it.
-pub type Body = fn(&Test<'_>) -> anyhow::Result<()>;
+/// A test of these suites.
+pub type Case = suite::Case<Tasks>;
 
-/// A test.
-#[derive(Clone, Copy, Debug)]
-pub struct Case {
-    /// Which suite it is of.
-    pub suite: &'static str,
-    /// What it shows, as a sentence.
-    pub name: &'static str,
-    /// The containerds it makes sense under.
-    pub on: fn(Version) -> bool,
-    /// What it does.
-    pub test: Body,
-}
+/// What a test does.
+type Body = fn(&Test<'_>) -> Result<()>;
 
 /// A suite's tests, for every containerd.
-fn cases(suite: &'static str, tests: &[(&'static str, Body)]) -> Vec<Case> {
-    tests
-        .iter()
-        .map(|&(name, test)| Case {
-            suite,
-            name,
-            on: |_| true,
-            test,
-        })
-        .collect()
+fn cases(suite: &'static str, tests: &[(&'static str, fn(&Test<'_>) -> Result<()>)]) -> Vec<Case> {
+    suite::cases(suite, tests)
 }
 
 /// Runs `tour` and takes nothing but its failure.
-fn fails(run: Run<'_, '_>) -> anyhow::Result<String> {
+fn fails(run: Run<'_, '_>) -> Result<String> {
     let ended = run.ctr()?;
     ensure!(
         ended.code == 1,
@@ -70,7 +54,7 @@ fn fails(run: Run<'_, '_>) -> anyhow::Result<String> {
 }
 
 /// Runs `tour` and takes nothing but its success.
-fn works(run: Run<'_, '_>) -> anyhow::Result<String> {
+fn works(run: Run<'_, '_>) -> Result<String> {
     let ended = run.ctr()?;
     ensure!(ended.code == 0, "exited {}: {}", ended.code, ended.err());
     Ok(ended.out())
