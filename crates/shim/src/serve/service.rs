@@ -46,6 +46,12 @@ enum Slot {
 /// containerd gave up, and nobody knows of it.
 const UNCALLED: Duration = Duration::from_secs(10);
 
+/// How long a daemon that was asked to end while it had containers waits, once
+/// they are gone, for a call that says otherwise. Usually that is the same
+/// question again; containerd 2 does not repeat it if a pod's first container
+/// has ended before the others.
+const RETIRED: Duration = Duration::from_secs(5);
+
 /// What Pids says of a process that Exec has added: `ProcessDetails` of
 /// containerd's `api/types/runc/options/oci.proto`, whose only field is the id.
 fn details(exec: &str) -> Any {
@@ -73,6 +79,9 @@ pub struct Service {
     tasks: Mutex<Table>,
     called: AtomicBool,
     shutdown: Notify,
+    /// The end was asked for while there were containers.
+    unwanted: AtomicBool,
+    emptied: Notify,
 }
 
 impl Service {
@@ -91,6 +100,8 @@ impl Service {
             tasks: Mutex::default(),
             called: AtomicBool::new(false),
             shutdown: Notify::new(),
+            unwanted: AtomicBool::new(false),
+            emptied: Notify::new(),
         }
     }
 
@@ -102,10 +113,22 @@ impl Service {
             () = &mut asked => return,
             () = tokio::time::sleep(UNCALLED) => {}
         }
-        if self.called.load(Ordering::Relaxed) {
-            asked.await;
-        } else {
+        if !self.called.load(Ordering::Relaxed) {
             warn!("nobody has called within {UNCALLED:?}");
+            return;
+        }
+        loop {
+            tokio::select! {
+                () = &mut asked => return,
+                () = self.emptied.notified() => {}
+            }
+            tokio::select! {
+                () = &mut asked => return,
+                () = tokio::time::sleep(RETIRED) => {}
+            }
+            if self.is_idle() {
+                return;
+            }
         }
     }
 
@@ -256,7 +279,13 @@ impl TaskApi for Service {
             });
         }
         let exit = task.delete().await?;
-        self.table().remove(&request.id);
+        {
+            let mut table = self.table();
+            table.remove(&request.id);
+            if table.is_empty() && self.unwanted.load(Ordering::Relaxed) {
+                self.emptied.notify_one();
+            }
+        }
         Ok(DeleteResponse {
             pid: task.pid(),
             exit_status: exit.status,
@@ -308,6 +337,8 @@ impl TaskApi for Service {
         // The pod's other containers still need the daemon.
         if self.is_idle() {
             self.shutdown.notify_one();
+        } else {
+            self.unwanted.store(true, Ordering::Relaxed);
         }
         Ok(Empty::default())
     }
