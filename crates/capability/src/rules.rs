@@ -109,6 +109,14 @@ impl Rules {
         self.0.iter().any(|rule| rule.is_about(scheme))
     }
 
+    /// Whether some rule about sockets covers a port below `limit`.
+    pub fn covers_ports_below(&self, limit: u16) -> bool {
+        self.0.iter().any(|rule| {
+            (rule.is_about(Scheme::Tcp) || rule.is_about(Scheme::Udp))
+                && *rule.ports.start() < limit
+        })
+    }
+
     /// Whether a guest with sockets of its own has a use for looking up names.
     pub fn wants_lookup(&self) -> bool {
         self.0.iter().any(|rule| {

@@ -27,6 +27,13 @@ pub fn mount_all(mounts: &[RootfsMount], target: &Path) -> Result<(), ContainerE
         source,
     })?;
     for mount in mounts {
+        // What containerd 2 asks of a root file system for a user namespace.
+        if let Some(option) = mount.options.iter().find(|o| o.starts_with("uidmap=")) {
+            return Err(ContainerError::Unsupported(format!(
+                "a root file system with mapped ids ({option}) is not supported: \
+                 in a pod, leave out `hostUsers: false`"
+            )));
+        }
         mount_rootfs(
             Some(mount.kind.as_str()).filter(|kind| !kind.is_empty()),
             Some(mount.source.as_str()),
@@ -109,8 +116,12 @@ pub fn open_dir(path: &Path) -> Result<OwnedFd, Errno> {
     )
 }
 
-/// Opens `path` below `root` without ever leaving it, whatever links say.
-fn open_in(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
+/// Opens `path` below `root` as a place, without ever leaving `root`, whatever
+/// links say.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn open_in(root: &OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
         .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_MAGICLINKS);
@@ -153,7 +164,11 @@ fn create(root: &OwnedFd, path: &Path, kind: PointKind) -> Result<OwnedFd, Errno
     open_in(root, path)
 }
 
-fn real_path(fd: &OwnedFd) -> io::Result<PathBuf> {
+/// The path of a place, with no link in it.
+///
+/// # Errors
+/// Without a `/proc`.
+pub fn real_path(fd: &OwnedFd) -> io::Result<PathBuf> {
     fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()))
 }
 

@@ -4,6 +4,7 @@ use crate::{Outcome, argument};
 use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
+use std::time::Duration;
 
 /// Copies a file to stdout.
 pub fn read(arguments: &[String]) -> Outcome {
@@ -11,6 +12,25 @@ pub fn read(arguments: &[String]) -> Outcome {
     let mut file = fs::File::open(path).map_err(|e| format!("{path}: {e}"))?;
     io::copy(&mut file, &mut io::stdout().lock()).map_err(|e| format!("{path}: {e}"))?;
     Ok(())
+}
+
+/// Reads a file again and again, printing what it has each time that is new,
+/// until it has `text`.
+pub fn watch(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let text = argument(arguments, 1, "the text to wait for")?;
+    let mut last = String::new();
+    loop {
+        let found = fs::read_to_string(path).map_err(|e| format!("{path}: {e}"))?;
+        if found != last {
+            println!("{}", found.trim_end());
+            last = found;
+        }
+        if last.trim_end() == text {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Creates or replaces a file.

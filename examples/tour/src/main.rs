@@ -57,6 +57,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: files::read,
     },
     Subcommand {
+        name: "watch",
+        arguments: "path text",
+        run: files::watch,
+    },
+    Subcommand {
         name: "write",
         arguments: "path text",
         run: files::write,

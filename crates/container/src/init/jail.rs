@@ -19,12 +19,16 @@ use oci_spec::runtime::{Mount, Spec};
 use wisp_capability::{RootAccess, Volume};
 
 use super::attach::{Attributes, attach, mount_on, protect};
+use super::places;
 use crate::bundle::Bundle;
 use crate::error::ContainerError;
 use crate::mounts::{PointKind, mount_point, open_dir};
 
 /// Where the image's files are inside the jail.
 pub const ROOTFS: &str = "/rootfs";
+
+/// Where, in wisp's own folder, what the image lacks for volumes is made.
+const SKELETON: &str = "places";
 
 /// What name lookups of the process itself need; a guest has no access to
 /// these paths unless the same files are mounted in its own tree.
@@ -137,8 +141,18 @@ impl Jail {
         // A root must be a mount. Nothing in it but the image is of any use.
         attach(&dir, false, Attributes::sealed(), open(&dir)?.as_fd())
             .map_err(|e| failed(&dir, e))?;
-        attach(rootfs, false, Attributes::guest(), open(&inner)?.as_fd())
-            .map_err(|e| failed(rootfs, e))?;
+        let skeleton = bundle.own().join(SKELETON);
+        let destinations = volumes
+            .iter()
+            .map(|(volume, mount)| (volume.destination.as_str(), point_kind(mount)));
+        let mut mounted = false;
+        if access != RootAccess::Rw && places::make(rootfs, &skeleton, destinations)? {
+            mounted = places::overlay(rootfs, &skeleton, &inner).map_err(|e| failed(rootfs, e))?;
+        }
+        if !mounted {
+            attach(rootfs, false, Attributes::guest(), open(&inner)?.as_fd())
+                .map_err(|e| failed(rootfs, e))?;
+        }
         for (volume, mount) in volumes {
             let kind = point_kind(mount);
             let (_, place) = mount_point(&inner, Path::new(&volume.destination), kind)?;
@@ -157,7 +171,7 @@ impl Jail {
             .map_err(|e| failed(&source, e))?;
         }
         if access != RootAccess::Rw {
-            // Last: places for volumes have been made in it.
+            // Last: places for volumes may have been made in it.
             protect(open(&inner)?.as_fd()).map_err(|e| failed(rootfs, e))?;
         }
         protect(open(&dir)?.as_fd()).map_err(|e| failed(&dir, e))?;

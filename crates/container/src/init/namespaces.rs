@@ -118,12 +118,40 @@ pub fn enter(spec: &Spec) -> Result<(), ContainerError> {
     Ok(())
 }
 
-/// Enters the PID namespace of `spec`: what is forked from now on is in it.
-///
-/// # Errors
-/// The namespace's path, or the kernel's refusal.
-pub fn enter_pid(spec: &Spec) -> Result<(), ContainerError> {
-    find(spec, Type::Pid).map_or(Ok(()), enter_one)
+/// The PID namespace of a container, to be entered when the root has been
+/// changed and the host's paths cannot be opened any more.
+#[derive(Debug)]
+pub struct Pids<'a> {
+    namespace: Option<&'a LinuxNamespace>,
+    file: Option<File>,
+}
+
+impl<'a> Pids<'a> {
+    /// Opens the one that `spec` names, if it does.
+    ///
+    /// # Errors
+    /// The namespace's path.
+    pub fn open(spec: &'a Spec) -> Result<Self, ContainerError> {
+        let namespace = find(spec, Type::Pid);
+        let path = namespace.and_then(|namespace| namespace.path().as_deref());
+        let file = path
+            .map(|path| File::open(path).map_err(|e| not_joined(Type::Pid, path, &e)))
+            .transpose()?;
+        Ok(Self { namespace, file })
+    }
+
+    /// Enters it: what is forked from now on is in it.
+    ///
+    /// # Errors
+    /// The kernel's refusal.
+    pub fn enter(self) -> Result<(), ContainerError> {
+        match (self.namespace, self.file) {
+            (Some(_), Some(file)) => setns(file, CloneFlags::CLONE_NEWPID)
+                .map_err(|e| ContainerError::Init(format!("join the pid namespace: {e}"))),
+            (Some(namespace), None) => enter_one(namespace),
+            (None, _) => Ok(()),
+        }
+    }
 }
 
 /// Enters the cgroup namespace of `spec`. To be called in the container's
@@ -165,16 +193,18 @@ fn enter_one(namespace: &LinuxNamespace) -> Result<(), ContainerError> {
     };
     let kind = namespace.typ();
     match namespace.path() {
-        Some(path) => join(path, flag).map_err(|e| {
-            ContainerError::Unsupported(format!(
-                "linux.namespaces: join the {kind} namespace {}: {e}",
-                path.display()
-            ))
-        }),
+        Some(path) => join(path, flag).map_err(|e| not_joined(kind, path, &e)),
         None => unshare(flag).map_err(|e| {
             ContainerError::Unsupported(format!("linux.namespaces: a new {kind} namespace: {e}"))
         }),
     }
+}
+
+fn not_joined(kind: Type, path: &Path, error: &std::io::Error) -> ContainerError {
+    ContainerError::Unsupported(format!(
+        "linux.namespaces: join the {kind} namespace {}: {error}",
+        path.display()
+    ))
 }
 
 fn join(path: &Path, flag: CloneFlags) -> std::io::Result<()> {

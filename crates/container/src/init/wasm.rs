@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::Spec;
 use seccompiler::BpfProgram;
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
 use wisp_config::Config;
@@ -19,8 +19,8 @@ use wisp_image::Program;
 
 use super::code::{self, Code, Root};
 use super::jail::{self, Jail};
-use super::namespaces::{self, Home};
-use super::{confine, descriptors, groups, sysctl, terminal};
+use super::namespaces::{self, Home, Pids};
+use super::{confine, descriptors, groups, low_ports, network, sysctl, terminal};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Forked, Membership};
 use crate::control::{Control, CreateRequest, Report};
@@ -119,9 +119,10 @@ impl Guest {
         confine::limits(&process)?;
         control.step("init: namespaces entered");
         self.hooks(spec, home, bundle, request)?;
+        let pids = Pids::open(spec)?;
         jail.enter()?;
         control.step("init: root changed");
-        match membership.fork(|| namespaces::enter_pid(spec))? {
+        match membership.fork(|| pids.enter())? {
             Forked::Parent(pid) => {
                 control.report(&Report::Forked(pid.as_raw()));
                 Ok(())
@@ -168,8 +169,10 @@ impl Guest {
         namespaces::enter_cgroup(spec)?;
         let mut process = process;
         process.set_no_new_privileges(Some(true));
-        // A guest calls nothing that any of them would allow.
-        process.set_capabilities(Some(confine::no_capabilities()));
+        // A guest calls nothing that any other of them would allow.
+        let world = self.code.prepared.world();
+        let kept = low_ports::capabilities(&process, &self.grant, world);
+        process.set_capabilities(Some(kept.unwrap_or_else(confine::no_capabilities)));
         confine::user(&process)?;
         // From here on the container exists, and SIGTERM must end it even as
         // pid 1 of its namespace. An HTTP server takes it over when it runs.
@@ -216,13 +219,6 @@ pub(super) fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, Con
         .flatten()
         .map(|(key, value)| (key.clone(), value.clone()))
         .collect();
-    let host_network = !spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.namespaces().as_ref())
-        .into_iter()
-        .flatten()
-        .any(|namespace| namespace.typ() == LinuxNamespaceType::Network);
     let request = Request {
         args: process.args().as_deref().unwrap_or_default(),
         env: process.env().as_deref().unwrap_or_default(),
@@ -234,7 +230,7 @@ pub(super) fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, Con
             .as_ref()
             .and_then(|root| root.readonly())
             .unwrap_or(false),
-        host_network,
+        host_network: network::is_hosts(spec),
     };
     Ok(grant(&request)?)
 }
