@@ -31,6 +31,10 @@ has containerd || missing+=(containerd)
 has runc || missing+=(runc)
 has curl || missing+=(curl ca-certificates)
 has busybox || missing+=(busybox-static)
+# Pods' networks: CNI plugins, and what they and the tests of pods call.
+[ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
+has iptables || missing+=(iptables)
+has ip || missing+=(iproute2)
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

@@ -37,7 +37,19 @@ pub fn free_port() -> Result<u16> {
 /// # Errors
 /// When the connection or the response fails.
 pub fn get(port: u16, path: &str) -> Result<Response> {
-    finish(request(port, "GET", path, &[])?)
+    get_from(local(port), path)
+}
+
+/// Sends a GET to any address and reads the response.
+///
+/// # Errors
+/// When the connection or the response fails.
+pub fn get_from(address: SocketAddr, path: &str) -> Result<Response> {
+    finish(request_to(address, "GET", path, &[])?)
+}
+
+fn local(port: u16) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 /// Sends a POST and reads the response.
@@ -53,7 +65,14 @@ pub fn post(port: u16, path: &str, body: &[u8]) -> Result<Response> {
 /// # Errors
 /// When nobody listens, or the connection breaks.
 pub fn request(port: u16, method: &str, path: &str, body: &[u8]) -> Result<TcpStream> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    request_to(local(port), method, path, body)
+}
+
+/// Sends a request to any address and leaves the response to be read.
+///
+/// # Errors
+/// When nobody listens, or the connection breaks.
+pub fn request_to(address: SocketAddr, method: &str, path: &str, body: &[u8]) -> Result<TcpStream> {
     let mut stream =
         TcpStream::connect(address).with_context(|| format!("connect to {address}"))?;
     stream.set_read_timeout(Some(wait::here(PATIENCE)))?;

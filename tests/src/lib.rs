@@ -9,6 +9,7 @@ pub mod api;
 pub mod cgroups;
 pub mod command;
 pub mod containerd;
+pub mod cri;
 pub mod events;
 pub mod fifo;
 pub mod http;

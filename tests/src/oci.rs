@@ -36,6 +36,12 @@ impl Image {
         }
     }
 
+    /// The signal that asks the program to end.
+    pub fn stop_signal(mut self, name: &str) -> Self {
+        self.process["StopSignal"] = json!(name);
+        self
+    }
+
     /// Adds a layer of files.
     ///
     /// # Errors

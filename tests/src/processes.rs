@@ -68,14 +68,14 @@ impl Process {
             .is_some_and(|(_, rest)| rest.trim_start().starts_with('Z'))
     }
 
-    /// Whether it has to do with `name`: an argument, its control group, its
-    /// working directory, or a mount that only it sees.
-    pub fn concerns(&self, name: &str) -> bool {
-        self.line.contains(name)
-            || self.text("cgroup").contains(name)
-            || fs::read_link(self.file("cwd"))
-                .is_ok_and(|path| path.to_string_lossy().contains(name))
-            || (self.has_own_mounts() && self.text("mountinfo").contains(name))
+    /// Whether it has to do with one of `names`: an argument, its control
+    /// group, its working directory, or a mount that only it sees.
+    pub fn concerns_any(&self, names: &[&str]) -> bool {
+        let in_text = |text: &str| names.iter().any(|name| text.contains(name));
+        in_text(&self.line)
+            || in_text(&self.text("cgroup"))
+            || fs::read_link(self.file("cwd")).is_ok_and(|path| in_text(&path.to_string_lossy()))
+            || (self.has_own_mounts() && in_text(&self.text("mountinfo")))
     }
 
     fn has_own_mounts(&self) -> bool {
@@ -92,10 +92,15 @@ impl Process {
 /// The processes that have to do with `name`, this one and its threads aside.
 /// `ctr`s that are running are the test's own and do not count.
 pub fn concerning(name: &str) -> Vec<Process> {
+    concerning_any(&[name])
+}
+
+/// The processes that have to do with one of `names`.
+pub fn concerning_any(names: &[&str]) -> Vec<Process> {
     let own = i32::try_from(std::process::id()).unwrap_or_default();
     all()
         .into_iter()
         .filter(|process| process.pid != own && process.parent() != Some(own))
-        .filter(|process| process.concerns(name))
+        .filter(|process| process.concerns_any(names))
         .collect()
 }

@@ -33,7 +33,7 @@ pub type Case = suite::Case<Tasks>;
 type Body = fn(&Test<'_>) -> Result<()>;
 
 /// A suite's tests, for every containerd.
-fn cases(suite: &'static str, tests: &[(&'static str, fn(&Test<'_>) -> Result<()>)]) -> Vec<Case> {
+fn cases(suite: &'static str, tests: &[(&'static str, Body)]) -> Vec<Case> {
     suite::cases(suite, tests)
 }
 
