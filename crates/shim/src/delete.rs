@@ -6,7 +6,7 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context;
 use containerd_shim::Flags;
@@ -14,6 +14,9 @@ use containerd_shim::protos::api::DeleteResponse;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 use wisp_container::Bundle;
+
+/// How often a socket that still answers is tried, every 20 ms.
+const LAST_BREATH: usize = 10;
 
 /// Runs the role. The bundle is the working directory, or `-bundle`.
 ///
@@ -50,12 +53,21 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
 /// Removes the daemon's socket if nobody listens there: the daemon may serve
 /// other containers of the pod.
 fn remove_stale_socket(bundle: &Path) {
-    if let Ok(address) = fs::read_to_string(bundle.join("address")) {
-        let path = address.trim().trim_start_matches("unix://");
-        if UnixStream::connect(path)
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionRefused)
-        {
-            let _ = fs::remove_file(path);
+    let Ok(address) = fs::read_to_string(bundle.join("address")) else {
+        return;
+    };
+    let path = address.trim().trim_start_matches("unix://");
+    // A killed daemon closes its connections, which is when containerd calls
+    // this, a moment before its socket.
+    for _ in 0..LAST_BREATH {
+        match UnixStream::connect(path) {
+            Ok(_) => std::thread::sleep(Duration::from_millis(20)),
+            Err(error) => {
+                if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                    let _ = fs::remove_file(path);
+                }
+                return;
+            }
         }
     }
 }

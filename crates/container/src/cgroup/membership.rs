@@ -36,7 +36,7 @@ pub enum Membership {
     /// Version 2: the directory.
     Directory(OwnedFd),
     /// systemd moves the process itself.
-    Systemd(Scope),
+    Systemd(Box<Scope>),
 }
 
 /// What a process is after [`Membership::fork`].
@@ -60,7 +60,7 @@ impl Membership {
         resources: Option<&LinuxResources>,
     ) -> Result<Self, ContainerError> {
         if cgroup.systemd() {
-            return Scope::prepare(cgroup, resources).map(Self::Systemd);
+            return Scope::prepare(cgroup, resources).map(|scope| Self::Systemd(Box::new(scope)));
         }
         let membership = match Version::of_node() {
             Version::V1 => {
