@@ -7,8 +7,7 @@
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
-    // Where the C library is linked statically, `make dist` says it by the
-    // relocation model.
+    // Where the C library is linked statically, the relocation model says it.
     if std::env::var("CARGO_CFG_TARGET_ENV").as_deref() == Ok("gnu") {
         println!("cargo:rustc-link-arg-bins=-no-pie");
     }

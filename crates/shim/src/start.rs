@@ -30,6 +30,9 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     let group = pod(Path::new("config.json")).unwrap_or_else(|| opts.id.clone());
     let address = opts.socket_address(&group);
     let path = address.trim_start_matches("unix://");
+    // `delete` and containerd 1.6 find the daemon again by this file. First, so
+    // that a socket of ours is known also if we are killed right after making it.
+    fs::write("address", &address).context("write the bundle's file `address`")?;
     if let Some(listener) = listen(Path::new(path))? {
         let started = spawn(&opts, &group, &address, &listener);
         if started.is_err() {
@@ -37,8 +40,6 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
         }
         started?;
     }
-    // `delete` and containerd 1.6 find the daemon again by this file.
-    fs::write("address", &address).context("write the bundle's file `address`")?;
     let mut stdout = std::io::stdout();
     stdout.write_all(&answer.encode(&address)?)?;
     stdout.flush().context("answer containerd")
