@@ -90,8 +90,8 @@ impl Bundle {
     /// The first thing that could not be removed; the rest is removed anyway.
     pub fn abandon(&self, id: &str) -> Result<(), ContainerError> {
         let Ok(spec) = Spec::load(self.config()) else {
-            // No spec, so nothing was made of it.
-            return Ok(());
+            // Without it nobody knows of a cgroup; what is here still goes.
+            return self.remove_files();
         };
         // Without wisp's own folder nothing was put into a cgroup yet.
         let begun = self.own().exists();
@@ -150,23 +150,26 @@ impl Bundle {
             Ok(None) => first = cgroup.remove().err(),
             Err(error) => first = Some(error),
         }
-        if let Err(error) = unmount(&self.rootfs()) {
-            first = first.or(Some(ContainerError::Unmount {
-                path: self.rootfs(),
-                source: error,
-            }));
-        }
-        match std::fs::remove_dir_all(self.own()) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                first = first.or(Some(ContainerError::Io {
-                    what: "remove",
-                    path: self.own(),
-                    source,
-                }));
-            }
-            _ => {}
-        }
-        first.map_or(Ok(()), Err)
+        let files = self.remove_files();
+        first.map_or(Ok(()), Err).and(files)
+    }
+
+    /// Unmounts the root file system, where it is mounted for the host to see,
+    /// and removes wisp's own folder.
+    fn remove_files(&self) -> Result<(), ContainerError> {
+        let unmounted = unmount(&self.rootfs()).map_err(|source| ContainerError::Unmount {
+            path: self.rootfs(),
+            source,
+        });
+        let removed = match std::fs::remove_dir_all(self.own()) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(ContainerError::Io {
+                what: "remove",
+                path: self.own(),
+                source,
+            }),
+            _ => Ok(()),
+        };
+        unmounted.and(removed)
     }
 }
 
@@ -199,6 +202,15 @@ mod tests {
         let cgroup = Cgroup::of(&spec, "wisp-test-of-no-container");
         bundle.remove("none", &cgroup).expect("first");
         bundle.remove("none", &cgroup).expect("second");
+    }
+
+    #[test]
+    fn a_bundle_without_a_spec_is_abandoned_all_the_same() {
+        let dir = tempfile::tempdir().expect("temp dir");
+        let bundle = Bundle::new(dir.path());
+        std::fs::create_dir_all(bundle.jail()).expect("jail");
+        bundle.abandon("none").expect("abandon");
+        assert!(!bundle.own().exists());
     }
 
     #[test]
