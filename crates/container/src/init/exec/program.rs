@@ -184,7 +184,12 @@ fn is_dir(path: &Path) -> bool {
 
 /// Mounts a `/dev` with the devices and links that every container has (runtime
 /// spec, "Default Devices" and "Dev symbolic links"), without terminals.
+///
+/// Each of them is a mount of its own, and the rest of it is without devices as
+/// everything else in a guest's container is: a program that may make device
+/// files cannot use them, whether or not its cgroup has a say in that.
 fn mount_devices(dev: &Path) -> Result<(), ContainerError> {
+    let none: Option<&str> = None;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
     let options = Some("mode=755,size=64k");
     mount(Some("tmpfs"), dev, Some("tmpfs"), flags, options).map_err(failed("mount /dev"))?;
@@ -200,11 +205,14 @@ fn mount_devices(dev: &Path) -> Result<(), ContainerError> {
         // Whatever our umask.
         fs::set_permissions(&place, fs::Permissions::from_mode(any.bits()))
             .map_err(failed("make a device"))?;
+        mount(Some(&place), &place, none, MsFlags::MS_BIND, none)
+            .map_err(failed("mount a device"))?;
     }
     for (name, target) in LINKS {
         symlink(target, dev.join(name)).map_err(failed("make a link in /dev"))?;
     }
-    Ok(())
+    let sealed = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_NODEV | flags;
+    mount(none, dev, none, sealed, none).map_err(failed("seal /dev"))
 }
 
 /// Mounts the image's `/proc`, masked and read-only where the spec says so, as
