@@ -3,7 +3,7 @@
 //! of a container's life, and again.
 
 use std::fs;
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -15,8 +15,8 @@ use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 use wisp_container::Bundle;
 
-/// How often a socket that still answers is tried, every 20 ms.
-const LAST_BREATH: usize = 10;
+/// How long a daemon that is being killed may take to end.
+const LAST_BREATH: Duration = Duration::from_millis(200);
 
 /// Runs the role. The bundle is the working directory, or `-bundle`.
 ///
@@ -57,13 +57,21 @@ fn remove_stale_socket(bundle: &Path) {
         return;
     };
     let path = address.trim().trim_start_matches("unix://");
-    // A killed daemon closes its connections, which is when containerd calls
-    // this, a moment before its socket.
-    for _ in 0..LAST_BREATH {
+    loop {
         match UnixStream::connect(path) {
-            Ok(_) => std::thread::sleep(Duration::from_millis(20)),
+            // A killed daemon closes its connections, which is when containerd
+            // calls this, a moment before its socket. One that lives keeps this
+            // connection open, and says nothing.
+            Ok(mut stream) => {
+                let ended = stream
+                    .set_read_timeout(Some(LAST_BREATH))
+                    .and_then(|()| stream.read(&mut [0]));
+                if ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
+                    return;
+                }
+            }
             Err(error) => {
-                if error.kind() == std::io::ErrorKind::ConnectionRefused {
+                if error.kind() == ErrorKind::ConnectionRefused {
                     let _ = fs::remove_file(path);
                 }
                 return;
