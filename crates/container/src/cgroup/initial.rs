@@ -3,9 +3,10 @@
 use std::io;
 
 use libcgroups::common::{CgroupManager, ControllerOpt};
-use oci_spec::runtime::{LinuxDeviceCgroup, LinuxResources};
+use oci_spec::runtime::LinuxResources;
 
 use super::{Cgroup, Version};
+use crate::devices;
 use crate::error::{ContainerError, chain};
 
 impl Cgroup {
@@ -36,13 +37,8 @@ impl Cgroup {
         // Version 2 has no files for devices. A guest's mounts have none that
         // could be opened, and its process could not make any.
         if Version::of_node() == Version::V1 {
-            for rule in resources.devices().iter().flatten() {
-                let file = match rule.allow() {
-                    true => "devices.allow",
-                    false => "devices.deny",
-                };
-                self.write("devices", file, &device(rule))
-                    .map_err(refused(file))?;
+            for (file, line) in devices::lines(resources)? {
+                self.write("devices", file, &line).map_err(refused(file))?;
             }
         }
         Ok(())
@@ -74,21 +70,6 @@ fn is_usual(resources: &LinuxResources) -> bool {
         && resources.rdma().as_ref().is_none_or(|rdma| rdma.is_empty())
 }
 
-/// A rule as the kernel's `admin-guide/cgroup-v1/devices` has it.
-fn device(rule: &LinuxDeviceCgroup) -> String {
-    let number = |number: Option<i64>| match number {
-        Some(number) if number >= 0 => number.to_string(),
-        _ => "*".into(),
-    };
-    format!(
-        "{} {}:{} {}",
-        rule.typ().unwrap_or_default().as_str(),
-        number(rule.major()),
-        number(rule.minor()),
-        rule.access().as_deref().unwrap_or("rwm")
-    )
-}
-
 fn refused(file: &str) -> impl FnOnce(io::Error) -> ContainerError {
     move |error| ContainerError::Limit(format!("{file}: {error}"))
 }
@@ -99,17 +80,6 @@ mod tests {
 
     fn resources(json: &str) -> LinuxResources {
         serde_json::from_str(json).expect("resources")
-    }
-
-    #[test]
-    fn rules_for_devices_are_the_kernels() {
-        let all = resources(
-            r#"{"devices":[{"allow":false,"access":"rwm"},
-                {"allow":true,"type":"c","major":1,"minor":3,"access":"rw"},
-                {"allow":true,"type":"b","major":8,"access":"r"}]}"#,
-        );
-        let rules: Vec<_> = all.devices().iter().flatten().map(device).collect();
-        assert_eq!(rules, ["a *:* rwm", "c 1:3 rw", "b 8:* r"]);
     }
 
     #[test]

@@ -1,20 +1,22 @@
-//! Which devices a container may use, on cgroup v2.
+//! Which devices a container may use.
 //!
-//! Version 1 has a controller for it, which libcontainer writes. Version 2 asks
+//! Version 1 of cgroups has files for it. Version 2 asks
 //! a BPF program of the cgroup at each open and mknod. Without one, whoever has
 //! CAP_MKNOD, which containerd gives by default, makes a file of the node's disk
 //! and reads it.
 
 mod bpf;
 mod program;
+mod rules;
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use libcgroups::common::{CgroupSetup, DEFAULT_CGROUP_ROOT, get_cgroup_setup};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxResources, Spec};
 
+use self::rules::Rule;
 use crate::error::ContainerError;
 
 /// Confines the container whose first process is `pid` to the devices that
@@ -28,13 +30,12 @@ pub fn confine(spec: &Spec, pid: i32) -> Result<(), ContainerError> {
     if !matches!(get_cgroup_setup(), Ok(CgroupSetup::Unified)) {
         return Ok(());
     }
-    let rules = spec
+    let resources = spec
         .linux()
         .as_ref()
-        .and_then(|linux| linux.resources().as_ref())
-        .and_then(|resources| resources.devices().as_deref())
-        .unwrap_or_default();
-    let Some(program) = program::of(rules).map_err(ContainerError::Unsupported)? else {
+        .and_then(|linux| linux.resources().as_ref());
+    let rules = resources.map_or(Ok(Vec::new()), rules_of)?;
+    let Some(program) = program::of(&rules) else {
         return Ok(());
     };
     let directory = cgroup_of(pid)?;
@@ -43,6 +44,29 @@ pub fn confine(spec: &Spec, pid: i32) -> Result<(), ContainerError> {
         path: directory,
         source,
     })
+}
+
+/// What to write to which file of a cgroup of version 1, in this order, so that
+/// its processes may use the devices that `resources` allows and those that
+/// every container has.
+///
+/// # Errors
+/// A rule that means nothing, named.
+pub fn lines(resources: &LinuxResources) -> Result<Vec<(&'static str, String)>, ContainerError> {
+    let rules = rules_of(resources)?;
+    let lines = rules.iter().map(|rule| {
+        let file = match rule.allow {
+            true => "devices.allow",
+            false => "devices.deny",
+        };
+        (file, rule.line())
+    });
+    Ok(lines.collect())
+}
+
+fn rules_of(resources: &LinuxResources) -> Result<Vec<Rule>, ContainerError> {
+    rules::of(resources.devices().as_deref().unwrap_or_default())
+        .map_err(ContainerError::Unsupported)
 }
 
 /// The directory of the cgroup (v2) that process `pid` is in.
