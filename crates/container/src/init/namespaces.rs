@@ -4,8 +4,9 @@
 //! holds only what is forked after it was entered, and a cgroup namespace is
 //! rooted where the process is when it enters.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use libcontainer::syscall::syscall::create_syscall;
@@ -163,10 +164,31 @@ pub fn enter_cgroup(spec: &Spec) -> Result<(), ContainerError> {
     find(spec, Type::Cgroup).map_or(Ok(()), enter_one)
 }
 
-/// Whether `spec` gives the process a namespace of this kind other than the
-/// host's.
-pub fn has_own(spec: &Spec, kind: Type) -> bool {
-    find(spec, kind).is_some()
+/// Whether a namespace is the host's: `spec` lists none of this kind, or the one
+/// that this process is in. To be asked before it enters any. CRI names the
+/// namespaces of the pod's first process also where they are the host's.
+pub fn is_hosts(spec: &Spec, kind: Type) -> bool {
+    let Some(namespace) = find(spec, kind) else {
+        return true;
+    };
+    let Some(path) = namespace.path() else {
+        return false;
+    };
+    let own = match kind {
+        Type::Network => "net",
+        Type::Mount => "mnt",
+        Type::Ipc => "ipc",
+        Type::Uts => "uts",
+        Type::Pid => "pid",
+        Type::User => "user",
+        Type::Cgroup => "cgroup",
+        Type::Time => "time",
+    };
+    let identity = |path: &Path| fs::metadata(path).ok().map(|meta| (meta.dev(), meta.ino()));
+    // One that cannot be looked at fails the creation soon; until then, no
+    // more is granted for it.
+    let own = identity(&Path::new("/proc/self/ns").join(own));
+    identity(path).is_none_or(|its| own == Some(its))
 }
 
 fn listed(spec: &Spec) -> impl Iterator<Item = &LinuxNamespace> {
@@ -246,5 +268,16 @@ mod tests {
         let spec = spec(r#"[{"type":"network","path":"/nowhere/net"}]"#);
         let error = enter(&spec).expect_err("no such file").to_string();
         assert!(error.contains("/nowhere/net"), "{error}");
+    }
+
+    #[test]
+    fn a_path_may_lead_to_the_hosts_namespace() {
+        let is = |namespaces: &str| is_hosts(&spec(&format!("[{namespaces}]")), Type::Network);
+        assert!(is(r#"{"type":"pid"}"#));
+        assert!(!is(r#"{"type":"network"}"#));
+        assert!(is(r#"{"type":"network","path":"/proc/self/ns/net"}"#));
+        // Another one, of whatever kind.
+        assert!(!is(r#"{"type":"network","path":"/proc/self/ns/uts"}"#));
+        assert!(is(r#"{"type":"network","path":"/no/such/file"}"#));
     }
 }

@@ -1,48 +1,63 @@
 //! Kernel parameters (runtime spec, `linux.sysctl`).
 
+use std::collections::HashMap;
 use std::fs::OpenOptions;
 use std::io::Write;
 
 use oci_spec::runtime::{LinuxNamespaceType as Type, Spec};
 
-use super::namespaces::has_own;
+use super::namespaces::is_hosts;
 use crate::error::ContainerError;
 
-/// Writes the parameters of `spec`. To be called in the container's namespaces
-/// and with the host's `/proc`.
+/// Refuses parameters that would be the node's. To be called before any
+/// namespace is entered.
 ///
 /// # Errors
-/// A parameter that is not of the container's own namespaces, or that the
-/// kernel does not take, named.
-pub fn write(spec: &Spec) -> Result<(), ContainerError> {
-    let Some(parameters) = spec
-        .linux()
-        .as_ref()
-        .and_then(|linux| linux.sysctl().as_ref())
-    else {
-        return Ok(());
-    };
-    for (name, value) in parameters {
-        let refused =
-            |why: String| ContainerError::Unsupported(format!("linux.sysctl: {name}: {why}"));
-        let path = name.replace('.', "/");
-        let Some(owner) = owner(&path) else {
+/// A parameter that is not of the container's own namespaces, named.
+pub fn check(spec: &Spec) -> Result<(), ContainerError> {
+    for name in parameters(spec).into_iter().flat_map(HashMap::keys) {
+        let Some(owner) = owner(&path(name)) else {
             return Err(refused(
-                "belongs to no namespace, so to the whole node".into(),
+                name,
+                "belongs to no namespace, so to the whole node",
             ));
         };
-        if !has_own(spec, owner) {
-            return Err(refused(format!(
-                "the container has no {owner} namespace of its own"
-            )));
+        if is_hosts(spec, owner) {
+            let why = format!("the container has no {owner} namespace of its own");
+            return Err(refused(name, &why));
         }
-        OpenOptions::new()
-            .write(true)
-            .open(format!("/proc/sys/{path}"))
-            .and_then(|mut file| file.write_all(value.as_bytes()))
-            .map_err(|e| refused(format!("write {value:?}: {e}")))?;
     }
     Ok(())
+}
+
+/// Writes the parameters of `spec`, which was [checked](check). To be called in
+/// the container's namespaces and with the host's `/proc`.
+///
+/// # Errors
+/// A parameter that the kernel does not take, named.
+pub fn write(spec: &Spec) -> Result<(), ContainerError> {
+    for (name, value) in parameters(spec).into_iter().flatten() {
+        OpenOptions::new()
+            .write(true)
+            .open(format!("/proc/sys/{}", path(name)))
+            .and_then(|mut file| file.write_all(value.as_bytes()))
+            .map_err(|e| refused(name, &format!("write {value:?}: {e}")))?;
+    }
+    Ok(())
+}
+
+fn parameters(spec: &Spec) -> Option<&HashMap<String, String>> {
+    spec.linux()
+        .as_ref()
+        .and_then(|linux| linux.sysctl().as_ref())
+}
+
+fn path(name: &str) -> String {
+    name.replace('.', "/")
+}
+
+fn refused(name: &str, why: &str) -> ContainerError {
+    ContainerError::Unsupported(format!("linux.sysctl: {name}: {why}"))
 }
 
 /// The kind of namespace that a parameter belongs to.
@@ -92,12 +107,24 @@ mod tests {
 
     #[test]
     fn a_parameter_of_the_node_is_refused() {
-        let spec: Spec = serde_json::from_str(
-            r#"{"ociVersion":"1.0.2","linux":{"sysctl":{"vm.swappiness":"1"},
-                "namespaces":[{"type":"network"}]}}"#,
-        )
-        .expect("spec");
-        let error = write(&spec).expect_err("refused").to_string();
-        assert!(error.contains("vm.swappiness"), "{error}");
+        let refused = |sysctl: &str, namespace: &str| {
+            let spec: Spec = serde_json::from_str(&format!(
+                r#"{{"ociVersion":"1.0.2","linux":{{"sysctl":{{"{sysctl}":"1"}},
+                    "namespaces":[{namespace}]}}}}"#
+            ))
+            .expect("spec");
+            check(&spec).err().map(|error| error.to_string())
+        };
+        let own = r#"{"type":"network"}"#;
+        let hosts = r#"{"type":"network","path":"/proc/self/ns/net"}"#;
+        assert_eq!(refused("net.core.somaxconn", own), None);
+        for (sysctl, namespace) in [
+            ("vm.swappiness", own),
+            ("kernel.shmmax", own),
+            ("net.core.somaxconn", hosts),
+        ] {
+            let error = refused(sysctl, namespace).expect("refused");
+            assert!(error.contains(sysctl), "{error}");
+        }
     }
 }
