@@ -236,25 +236,25 @@ impl Launch {
                 .map_err(init_error("let it go"))?,
             ProgramKind::Native => bundle.start(&self.id)?,
         }
-        match self.report().await? {
-            // A native program replaces the init role, which closes the socket.
-            Some(Report::Ready) => Ok(()),
-            None if kind == ProgramKind::Native => Ok(()),
-            None => Err(ContainerError::Init("ended before its program ran".into())),
-            Some(Report::Failed(reason)) => Err(ContainerError::Refused(reason)),
-            Some(other) => Err(ContainerError::Init(format!("unexpected {other:?}"))),
-        }
+        self.runs(kind == ProgramKind::Native).await
     }
 
-    /// Waits, after the container was let go, until its program runs (HTTP
-    /// components: until the port listens).
+    /// Waits, after the further process was added, until it runs.
     ///
     /// # Errors
     /// The reason the program gave for not running.
-    pub async fn running(mut self) -> Result<(), ContainerError> {
+    pub async fn running(self) -> Result<(), ContainerError> {
+        // A Wasm container runs native programs too.
+        self.runs(true).await
+    }
+
+    /// A native program replaces the role that became it, which closes the
+    /// socket without a word.
+    async fn runs(mut self, may_be_native: bool) -> Result<(), ContainerError> {
         match self.report().await? {
-            // A native program replaces the init role, which closes the socket.
-            Some(Report::Ready) | None => Ok(()),
+            Some(Report::Ready) => Ok(()),
+            None if may_be_native => Ok(()),
+            None => Err(ContainerError::Init("ended before its program ran".into())),
             Some(Report::Failed(reason)) => Err(ContainerError::Refused(reason)),
             Some(other) => Err(ContainerError::Init(format!("unexpected {other:?}"))),
         }

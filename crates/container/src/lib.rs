@@ -1,11 +1,11 @@
-//! One container's life on libcontainer.
+//! One container's life.
 //!
 //! Two processes use this crate. The daemon, which must stay small, uses
 //! [`launch`](Launch), [`Bundle`] and [`cgroup`]: it starts the init role, asks
 //! it to go, and cleans up. The init role ([`init::main`]) does everything
-//! expensive: it mounts the root file system, chooses the program, maps its
-//! AOT code, and lets libcontainer put the process into its namespaces, where
-//! it waits for `Start`.
+//! expensive: it mounts the root file system, chooses the program, and then
+//! either maps its AOT code, enters the container and waits for `Start` there,
+//! or has libcontainer make a container for a native program.
 
 pub mod bundle;
 pub mod cgroup;

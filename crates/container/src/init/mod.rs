@@ -1,9 +1,10 @@
 //! The init role: the process that creates the container and, for a guest,
 //! becomes it.
 //!
-//! It has one thread from its start to the guest's, because libcontainer forks
-//! it: the fork keeps the engine, the mapped code and the linked program, and
-//! only those descriptors that the guest needs.
+//! It has one thread from its start to the guest's, because it forks: the fork
+//! keeps the engine, the mapped code and the linked program, and only those
+//! descriptors that the guest needs. A native program's container is made by
+//! libcontainer.
 
 mod attach;
 mod code;
@@ -16,7 +17,6 @@ mod low_ports;
 mod lower;
 mod namespaces;
 mod native;
-mod network;
 mod places;
 mod streams;
 mod sysctl;

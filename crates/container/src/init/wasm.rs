@@ -10,7 +10,7 @@ use std::os::fd::RawFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use seccompiler::BpfProgram;
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
 use wisp_config::Config;
@@ -20,7 +20,7 @@ use wisp_image::Program;
 use super::code::{self, Code, Root};
 use super::jail::{self, Jail};
 use super::namespaces::{self, Home, Pids};
-use super::{confine, descriptors, groups, low_ports, network, sysctl, terminal};
+use super::{confine, descriptors, groups, low_ports, sysctl, terminal};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Forked, Membership};
 use crate::control::{Control, CreateRequest, Report};
@@ -30,7 +30,7 @@ use crate::seccomp;
 
 /// How long an HTTP server may drain after SIGTERM before it ends by itself.
 /// kubelet's default grace period is 30 s; whoever asks for less sends SIGKILL.
-pub(super) const DRAIN: Duration = Duration::from_secs(30);
+const DRAIN: Duration = Duration::from_secs(30);
 
 /// Everything of a guest that is made before its process enters the container.
 pub struct Guest {
@@ -56,6 +56,7 @@ impl Guest {
         control: &Control,
     ) -> Result<Self, ContainerError> {
         namespaces::check(spec)?;
+        sysctl::check(spec)?;
         hooks::check(spec)?;
         let filters = seccomp::of(spec)?;
         let volumes = jail::volumes(spec);
@@ -179,22 +180,7 @@ impl Guest {
         wisp_engine::install_command_signals()
             .map_err(|e| ContainerError::Init(format!("signal handlers: {e}")))?;
         seccomp::install(&self.filters)?;
-        let setup = Setup {
-            preopens: preopens(&self.grant),
-            grant: self.grant,
-            grace: DRAIN,
-            ready: Box::new({
-                let control = control.clone();
-                move |result| {
-                    control.step("guest: about to run");
-                    control.report(&match result {
-                        Ok(()) => Report::Ready,
-                        Err(reason) => Report::Failed(reason),
-                    });
-                    control.close();
-                }
-            }),
-        };
+        let setup = setup(self.grant, control);
         control.step("guest: in its container");
         control.report(&Report::Waiting);
         if !control.wait_for_start() {
@@ -208,6 +194,25 @@ impl Guest {
             artifact: _artifact,
         } = self.code;
         std::process::exit(prepared.run(setup))
+    }
+}
+
+/// What a guest with this `grant` runs with, in the jail; it tells `control`
+/// when it runs, or why not.
+pub(super) fn setup(grant: Grant, control: &Control) -> Setup {
+    let control = control.clone();
+    Setup {
+        preopens: preopens(&grant),
+        grant,
+        grace: DRAIN,
+        ready: Box::new(move |result| {
+            control.step("guest: about to run");
+            control.report(&match result {
+                Ok(()) => Report::Ready,
+                Err(reason) => Report::Failed(reason),
+            });
+            control.close();
+        }),
     }
 }
 
@@ -230,14 +235,14 @@ pub(super) fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, Con
             .as_ref()
             .and_then(|root| root.readonly())
             .unwrap_or(false),
-        host_network: network::is_hosts(spec),
+        host_network: namespaces::is_hosts(spec, LinuxNamespaceType::Network),
     };
     Ok(grant(&request)?)
 }
 
 /// The guest's preopens as paths inside the jail. Whether they can be written
 /// is decided by the mounts.
-pub(super) fn preopens(granted: &Grant) -> Vec<HostPreopen> {
+fn preopens(granted: &Grant) -> Vec<HostPreopen> {
     match granted.root {
         RootAccess::Ro | RootAccess::Rw => vec![HostPreopen {
             host: PathBuf::from(jail::ROOTFS),

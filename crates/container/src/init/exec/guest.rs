@@ -5,10 +5,9 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use wisp_capability::Grant;
 use wisp_config::Config;
-use wisp_engine::Setup;
 use wisp_image::Program;
 
-use crate::control::{Control, ExecRequest, Report};
+use crate::control::{Control, ExecRequest};
 use crate::error::ContainerError;
 use crate::init::code::{self, Code, Root};
 use crate::init::{jail, wasm};
@@ -50,21 +49,8 @@ impl Guest {
 
     /// Runs it to its end, in the jail; answers its exit code.
     pub fn run(self, control: &Control) -> i32 {
-        let told = control.clone();
         let Code { prepared, artifact } = self.code;
-        let code = prepared.run(Setup {
-            preopens: wasm::preopens(&self.grant),
-            grant: self.grant,
-            grace: wasm::DRAIN,
-            ready: Box::new(move |result| {
-                let report = match result {
-                    Ok(()) => Report::Ready,
-                    Err(reason) => Report::Failed(reason),
-                };
-                told.report(&report);
-                told.close();
-            }),
-        });
+        let code = prepared.run(wasm::setup(self.grant, control));
         drop(artifact);
         code
     }
