@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
-use wisp_tests::{Version, leaks, processes, wait};
+use wisp_tests::{Version, configuration, leaks, processes, wait};
 
 /// How long containerd may take to come up, and to go.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -63,7 +63,7 @@ impl Node {
     /// # Errors
     /// When it does not come up, with the end of its log.
     pub fn start(version: Version) -> Result<Self> {
-        Self::start_with(version, None, without_pods)
+        Self::start_with(version, None, configuration::without_pods)
     }
 
     /// Starts one with a configuration of its own; `namespace` is where its
@@ -271,33 +271,4 @@ fn remove(dir: &Path) {
     for place in ["/run/containerd/runc", "/run/containerd/peerwasi"] {
         let _ = fs::remove_dir_all(Path::new(place).join(&*name));
     }
-}
-
-fn without_pods(dir: &Path) -> String {
-    let dir = dir.display();
-    format!(
-        r#"version = 2
-root = "{dir}/root"
-state = "{dir}/state"
-disabled_plugins = [
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.cri.v1.images",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.podsandbox.controller.v1.podsandbox",
-  "io.containerd.nri.v1.nri",
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.tracing.processor.v1.otlp",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.aufs",
-]
-
-[grpc]
-address = "{dir}/c.sock"
-
-[plugins."io.containerd.internal.v1.opt"]
-path = "{dir}/opt"
-"#
-    )
 }

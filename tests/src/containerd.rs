@@ -1,6 +1,6 @@
 //! One private containerd.
 
-use crate::{Version, cgroups, command, leaks, paths, processes, wait};
+use crate::{Version, cgroups, command, configuration, leaks, paths, processes, wait};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
@@ -34,7 +34,7 @@ impl Containerd {
     /// # Errors
     /// When it does not come up; its log is part of the error.
     pub fn start(version: Version) -> Result<Self> {
-        Self::start_with(version, |dir| Ok(containerd_config(dir)))
+        Self::start_with(version, |dir| Ok(configuration::without_pods(dir)))
     }
 
     /// Starts one with the configuration that `configure` makes for its
@@ -312,35 +312,4 @@ fn search_path(version: Version) -> Result<std::ffi::OsString> {
     let mut path = vec![paths::release(), version.programs()];
     path.extend(std::env::split_paths(&inherited));
     std::env::join_paths(path).context("PATH")
-}
-
-fn containerd_config(dir: &Path) -> String {
-    let dir = dir.display();
-    // Kubernetes' part is for other suites, and its plugins cost start-up time.
-    // NRI would listen at a path that every containerd shares.
-    format!(
-        r#"version = 2
-root = "{dir}/root"
-state = "{dir}/state"
-disabled_plugins = [
-  "io.containerd.grpc.v1.cri",
-  "io.containerd.cri.v1.images",
-  "io.containerd.cri.v1.runtime",
-  "io.containerd.podsandbox.controller.v1.podsandbox",
-  "io.containerd.nri.v1.nri",
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.tracing.processor.v1.otlp",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.aufs",
-]
-
-[grpc]
-address = "{dir}/c.sock"
-
-[plugins."io.containerd.internal.v1.opt"]
-path = "{dir}/opt"
-"#
-    )
 }

@@ -8,6 +8,7 @@
 pub mod api;
 pub mod cgroups;
 pub mod command;
+pub mod configuration;
 pub mod containerd;
 pub mod cri;
 pub mod events;

@@ -23,7 +23,7 @@ use k8s_cri::v1::{
 use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
-use wisp_tests::{processes, wait};
+use wisp_tests::{configuration, processes, wait};
 
 /// RunPodSandbox, CreateContainer and StartContainer.
 pub const START: &str = "pod-start";
@@ -289,29 +289,9 @@ fn said<T>(what: &str, answer: Result<Response<T>, Status>) -> Result<T> {
 fn config(dir: &Path, contestants: &[&Contestant]) -> String {
     const RUNTIMES: &str = r#"plugins."io.containerd.cri.v1.runtime".containerd.runtimes"#;
     let settings = dir.join("wisp.toml").display().to_string();
-    let dir = dir.display();
-    let mut text = format!(
-        r#"version = 3
-root = "{dir}/root"
-state = "{dir}/state"
-disabled_plugins = [
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.tracing.processor.v1.otlp",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.aufs",
-]
-
-[grpc]
-address = "{dir}/c.sock"
-
-[plugins."io.containerd.internal.v1.opt"]
-path = "{dir}/opt"
-
-[plugins."io.containerd.nri.v1.nri"]
-disable = true
-
+    let mut text = configuration::with_pods(3, dir);
+    text += &format!(
+        r#"
 [plugins."io.containerd.grpc.v1.cri"]
 stream_server_address = "127.0.0.1"
 stream_server_port = "0"

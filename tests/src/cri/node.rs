@@ -1,9 +1,9 @@
 //! A containerd with Kubernetes' plugin and the runtimes `wisp` and `runc`.
 
 use super::network::Network;
-use crate::command;
 use crate::images::Images;
 use crate::{Containerd, Version, oci, paths};
+use crate::{command, configuration};
 use anyhow::{Context, Result, ensure};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -40,7 +40,7 @@ impl Node {
         let network = OnceLock::new();
         let containerd = Containerd::start_with(version, |dir| {
             let made = Network::new(dir, number)?;
-            let text = configuration(version, dir, &made);
+            let text = configure(version, dir, &made);
             let _ = network.set(made);
             Ok(text)
         })?;
@@ -129,10 +129,10 @@ fn pause(output: &Path) -> Result<()> {
         .write(PAUSE, false, output)
 }
 
-fn configuration(version: Version, dir: &Path, network: &Network) -> String {
+fn configure(version: Version, dir: &Path, network: &Network) -> String {
     let shim = paths::shim();
     let settings = dir.join("wisp.toml");
-    let (dir, shim, settings) = (dir.display(), shim.display(), settings.display());
+    let (shim, settings) = (shim.display(), settings.display());
     let (cni_conf, cni_bin) = (network.configuration(), network.plugins());
     let cni_conf = cni_conf.display();
     // The same in both; only the tables' names differ.
@@ -189,27 +189,5 @@ sandbox = "{PAUSE}"
         Version::V1_6 => 2,
         Version::V2_1 => 3,
     };
-    format!(
-        r#"version = {schema}
-root = "{dir}/root"
-state = "{dir}/state"
-disabled_plugins = [
-  "io.containerd.internal.v1.tracing",
-  "io.containerd.tracing.processor.v1.otlp",
-  "io.containerd.snapshotter.v1.btrfs",
-  "io.containerd.snapshotter.v1.zfs",
-  "io.containerd.snapshotter.v1.devmapper",
-  "io.containerd.snapshotter.v1.aufs",
-]
-
-[grpc]
-address = "{dir}/c.sock"
-
-[plugins."io.containerd.internal.v1.opt"]
-path = "{dir}/opt"
-
-[plugins."io.containerd.nri.v1.nri"]
-disable = true
-{own}"#
-    )
+    configuration::with_pods(schema, dir) + &own
 }
