@@ -21,6 +21,7 @@ mod places;
 mod streams;
 mod sysctl;
 mod terminal;
+mod view;
 mod wasm;
 
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -101,7 +102,7 @@ fn create(
     let config = Config::load(request.config.as_deref())?;
     control.step("init: spec and config read");
     let home = Home::leave()?;
-    mount_all(&request.rootfs, &bundle.rootfs())?;
+    mount_all(&view::of(&request.rootfs), &bundle.rootfs())?;
     control.step("init: root file system mounted");
 
     let root = spec

@@ -20,7 +20,7 @@ use wisp_image::Program;
 use super::code::{self, Code, Root};
 use super::jail::{self, Jail};
 use super::namespaces::{self, Home, Pids};
-use super::{confine, descriptors, groups, low_ports, sysctl, terminal};
+use super::{confine, descriptors, groups, low_ports, sysctl, terminal, view};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Forked, Membership};
 use crate::control::{Control, CreateRequest, Report};
@@ -102,8 +102,9 @@ impl Guest {
             .linux()
             .as_ref()
             .and_then(|linux| linux.resources().as_ref());
-        // First: whatever fails from here on, the folder says that there may be
-        // a cgroup to remove.
+        if self.grant.root == RootAccess::Rw {
+            view::leave(&request.rootfs, &bundle.rootfs())?;
+        }
         let jail = Jail::mount(
             bundle,
             rootfs,
@@ -112,6 +113,8 @@ impl Guest {
             !self.grant.outbound.is_empty(),
         )?;
         control.step("init: jail mounted");
+        // After the jail's folder is there, which says, whatever fails from here
+        // on, that there may be a cgroup to remove.
         let membership = Membership::create(&cgroup, resources)?;
         control.step("init: cgroup made");
         namespaces::enter(spec)?;
