@@ -17,6 +17,7 @@ mod error;
 mod key;
 mod limits;
 mod priority;
+mod scheduling;
 mod settings;
 
 pub use cache::{Artifact, Cache, Damage, Entry, Limits, Memo, Pruned, Trailer};

@@ -2,6 +2,8 @@
 
 use std::io;
 
+use crate::scheduling::set_class;
+
 /// The class of those who use the disk when nobody else does, as
 /// `ioprio_set(2)` has it.
 const IDLE_CLASS: libc::c_int = 3 << 13;
@@ -17,10 +19,10 @@ const NICEST: libc::c_int = 19;
 /// The kernel's; lowering one's own priority is allowed to everybody.
 pub fn lower_priority() -> io::Result<()> {
     // SAFETY: takes no pointers, and 0 is the caller.
-    check(unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICEST) })?;
-    let param = libc::sched_param { sched_priority: 0 };
-    // SAFETY: `param` outlives the call, which only reads it.
-    check(unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) })?;
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICEST) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    set_class(libc::SCHED_IDLE)?;
     // SAFETY: takes no pointers, and 0 is the caller.
     let result = unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, IDLE_CLASS) };
     match result {
@@ -29,24 +31,16 @@ pub fn lower_priority() -> io::Result<()> {
     }
 }
 
-fn check(result: libc::c_int) -> io::Result<()> {
-    if result == 0 {
-        return Ok(());
-    }
-    Err(io::Error::last_os_error())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::scheduling;
 
     #[test]
     fn a_thread_can_be_last_in_line() {
         std::thread::spawn(|| {
             lower_priority().expect("allowed");
-            // SAFETY: takes no pointers, and 0 is the caller.
-            let policy = unsafe { libc::sched_getscheduler(0) };
-            assert_eq!(policy, libc::SCHED_IDLE);
+            assert_eq!(scheduling::class().expect("known"), libc::SCHED_IDLE);
         })
         .join()
         .expect("no panic");

@@ -6,6 +6,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use super::{Missing, last, missing};
 use crate::limits::CompilerLimits;
+use crate::scheduling;
 
 /// Behind everything that serves; on an idle machine it costs nothing.
 const NICE: libc::c_int = 10;
@@ -45,40 +46,20 @@ pub(super) fn yield_to_others() -> Result<(), Missing> {
     // Raising it is everybody's right.
     fs::write("/proc/self/oom_score_adj", "1000").map_err(missing("raise the OOM score"))?;
     // SAFETY: these take no pointers.
-    let (lowered, class) = unsafe {
-        let lowered = libc::getpriority(libc::PRIO_PROCESS, 0) >= NICE
-            || libc::setpriority(libc::PRIO_PROCESS, 0, NICE) == 0;
-        // The C function of musl only fails, here and below: the kernel is
-        // asked itself.
-        (lowered, libc::syscall(libc::SYS_sched_getscheduler, 0))
+    let lowered = unsafe {
+        libc::getpriority(libc::PRIO_PROCESS, 0) >= NICE
+            || libc::setpriority(libc::PRIO_PROCESS, 0, NICE) == 0
     };
     if !lowered {
         return Err(last("lower the priority"));
     }
-    // Who started us with less than the usual class keeps us there.
-    if class == libc::SCHED_OTHER.into() {
-        batch()?;
+    // Woken for throughput and not for latency; who started us with less than
+    // the usual class keeps us there.
+    let step = "take the scheduling class for batch work";
+    if scheduling::class().map_err(missing(step))? == libc::SCHED_OTHER {
+        scheduling::set_class(libc::SCHED_BATCH).map_err(missing(step))?;
     }
     Ok(())
-}
-
-/// Woken for throughput and not for latency.
-fn batch() -> Result<(), Missing> {
-    let priority: libc::c_int = 0;
-    // SAFETY: `struct sched_param` of the kernel is this one integer, which
-    // lives during the call.
-    let set = unsafe {
-        libc::syscall(
-            libc::SYS_sched_setscheduler,
-            0,
-            libc::SCHED_BATCH,
-            &raw const priority,
-        )
-    };
-    match set {
-        0 => Ok(()),
-        _ => Err(last("take the scheduling class for batch work")),
-    }
 }
 
 /// Sets the resource limits, soft and hard, for good.
