@@ -309,7 +309,7 @@ fn spawn(version: Version, dir: &Path) -> Result<Child> {
 /// The programs under test come first; containerd finds shims by this path.
 fn search_path(version: Version) -> Result<std::ffi::OsString> {
     let inherited = std::env::var_os("PATH").unwrap_or_default();
-    let mut path = vec![paths::release(), version.programs()];
+    let mut path = vec![paths::binaries(), version.programs()];
     path.extend(std::env::split_paths(&inherited));
     std::env::join_paths(path).context("PATH")
 }

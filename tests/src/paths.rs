@@ -10,19 +10,23 @@ pub fn repository() -> PathBuf {
         .map_or_else(|| PathBuf::from("/"), Path::to_path_buf)
 }
 
-/// Where `make build` leaves the two programs.
-pub fn release() -> PathBuf {
-    repository().join("target/release")
+/// Where the two programs under test are: `WISP_TESTS_BINARIES`, from the
+/// repository if it is relative, else where `make build` leaves them.
+pub fn binaries() -> PathBuf {
+    let named = std::env::var_os("WISP_TESTS_BINARIES").filter(|path| !path.is_empty());
+    let path = repository().join(named.unwrap_or_else(|| "target/release".into()));
+    // As the kernel names them where leftovers are looked for.
+    path.canonicalize().unwrap_or(path)
 }
 
 /// The shim under test.
 pub fn shim() -> PathBuf {
-    release().join("containerd-shim-wisp-v1")
+    binaries().join("containerd-shim-wisp-v1")
 }
 
 /// The `wisp` under test.
 pub fn wisp() -> PathBuf {
-    release().join("wisp")
+    binaries().join("wisp")
 }
 
 /// A guest that `make examples` built, by its name without `.wasm`.
