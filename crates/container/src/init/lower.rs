@@ -11,9 +11,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 
-use nix::sys::statfs::{
-    BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, XFS_SUPER_MAGIC, statfs,
-};
+use nix::sys::statfs::{BTRFS_SUPER_MAGIC, EXT4_SUPER_MAGIC, FsType, TMPFS_MAGIC, statfs};
 
 use crate::control::RootfsMount;
 
@@ -26,6 +24,8 @@ const LOCAL: [FsType; 5] = [
     TMPFS_MAGIC,
     F2FS_SUPER_MAGIC,
 ];
+// Two that the headers of some C libraries lack; these are the kernel's numbers.
+const XFS_SUPER_MAGIC: FsType = FsType(0x5846_5342);
 const F2FS_SUPER_MAGIC: FsType = FsType(0xF2F5_2010);
 
 /// A file of the image.

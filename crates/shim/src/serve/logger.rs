@@ -72,7 +72,7 @@ fn line(namespace: &str, pod: &str, record: &Record) -> String {
 
 /// `time` in UTC, to the second, as RFC 3339 writes it.
 fn rfc3339(time: &Timestamp) -> String {
-    let seconds: libc::time_t = time.seconds;
+    let seconds = time.seconds;
     // SAFETY: an all-zero tm is a valid value of this plain C structure.
     let mut parts: libc::tm = unsafe { std::mem::zeroed() };
     // SAFETY: both pointers are to live locals of the right types.
