@@ -4,13 +4,18 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build examples demo test test-vm lint bench bench-full bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist examples demo test test-vm lint bench bench-full bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
 BINARIES ?= target/release
 BASELINE ?=
 REF ?= HEAD~1
+
+# What is released: for which machines, with how many compilers at once (all of
+# the processors if not given).
+ARCHS ?= x86_64 aarch64
+JOBS ?=
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -23,6 +28,11 @@ setup: ## Install what is missing: Debian packages (as root), Rust targets
 build: setup ## The two binaries, in target/release/
 	cargo build --release --locked -p wisp-shim
 	cargo build --release --locked -p wisp-cli
+
+dist: examples ## Static binaries to release, in target/dist/out/ (as root; ARCHS=x86_64)
+	@scripts/setup.sh dist
+	@ARCHS="$(ARCHS)" JOBS="$(JOBS)" scripts/dist.sh
+	@scripts/test-dist.sh
 
 examples: setup ## The guests, in target/guests/
 	@examples/build.sh

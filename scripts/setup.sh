@@ -2,6 +2,8 @@
 # Installs what building, testing and the demo need and this machine lacks:
 # Debian packages (as root), Rust's Wasm targets and lint tools. Quick when
 # nothing is missing; otherwise it says in one line what it could not get.
+#   setup.sh          for all but releases
+#   setup.sh dist     for releases as well
 set -euo pipefail
 
 fail() {
@@ -19,6 +21,11 @@ has_c_for_wasm() {
 # Whether the package lists of this machine have a package.
 can_install() { apt-cache policy "$1" | grep -q 'Candidate: [0-9]'; }
 
+case ${1:-} in
+'' | dist) purpose=${1:-} ;;
+*) fail "for nothing, or for dist; not for '$1'" ;;
+esac
+
 # What has to be there, and the Debian package that has it.
 missing=()
 has cc || missing+=(gcc libc6-dev)
@@ -35,6 +42,17 @@ has busybox || missing+=(busybox-static)
 [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 has iptables || missing+=(iptables)
 has ip || missing+=(iproute2)
+if [ "$purpose" = dist ]; then
+    # Both compile C for a C library that is not this machine's: ring's, and a
+    # few lines of Wasmtime's.
+    has musl-gcc || missing+=(musl-tools)
+    has aarch64-linux-gnu-gcc || missing+=(gcc-aarch64-linux-gnu)
+    [ -e /usr/aarch64-linux-gnu/include/stdlib.h ] || missing+=(libc6-dev-arm64-cross)
+    # Later Debians have it in qemu-user, static as well.
+    has qemu-aarch64 || has qemu-aarch64-static || missing+=(qemu-user-static)
+    has readelf || missing+=(binutils)
+    has jq || missing+=(jq)
+fi
 
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -79,7 +97,9 @@ found=$(rustc --version | cut -d' ' -f2)
 
 sysroot=$(rustc --print sysroot)
 additions=()
-for target in wasm32-wasip1 wasm32-wasip2; do
+targets=(wasm32-wasip1 wasm32-wasip2)
+[ "$purpose" != dist ] || targets+=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
+for target in "${targets[@]}"; do
     [ -d "$sysroot/lib/rustlib/$target" ] || additions+=("target add $target")
 done
 [ -x "$sysroot/bin/cargo-clippy" ] || additions+=("component add clippy")
