@@ -9,6 +9,7 @@ use std::process::Command;
 
 use log::warn;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+use nix::sched::{CloneFlags, unshare};
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -234,7 +235,20 @@ impl Launch {
                 .send(START)
                 .await
                 .map_err(init_error("let it go"))?,
-            ProgramKind::Native => bundle.start(&self.id)?,
+            ProgramKind::Native => {
+                // libcontainer runs the spec's hooks here, which take what time
+                // they like.
+                let (bundle, id) = (bundle.clone(), self.id.clone());
+                tokio::task::spawn_blocking(move || {
+                    // It also changes its working directory for a moment, which
+                    // must not be that of two threads.
+                    unshare(CloneFlags::CLONE_FS)
+                        .map_err(|errno| ContainerError::Init(format!("unshare: {errno}")))?;
+                    bundle.start(&id)
+                })
+                .await
+                .map_err(|error| ContainerError::Init(format!("start: {error}")))??;
+            }
         }
         self.runs(kind == ProgramKind::Native).await
     }

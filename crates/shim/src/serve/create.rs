@@ -8,7 +8,7 @@ use containerd_shim::protos::ttrpc::{self, Code};
 use log::warn;
 use tokio::sync::Notify;
 use wisp_container::trace::Trace;
-use wisp_container::{Bundle, CreateRequest, RootfsMount, launch};
+use wisp_container::{Bundle, ContainerError, CreateRequest, RootfsMount, launch};
 
 use super::error::{TaskError, status, unimplemented};
 use super::options::config_path;
@@ -78,7 +78,17 @@ impl Service {
         let made = async {
             let mut launch = launch(&create, stdio).await?;
             let created = tokio::select! {
-                created = launch.created() => Some(created?),
+                created = launch.created() => match created {
+                    Ok(created) => Some(created),
+                    Err(error) => {
+                        // Who gave no reason was killed; what it has started,
+                        // hooks above all, would go on.
+                        if !matches!(error, ContainerError::Refused(_)) {
+                            launch.kill();
+                        }
+                        return Err(error.into());
+                    }
+                },
                 () = creation.cancel.notified() => None,
             };
             match created {
@@ -122,8 +132,13 @@ impl Service {
 
     /// Removes what the init role has made so far.
     async fn undo(&self, create: &CreateRequest, kept: Kept) {
-        if let Err(error) = Bundle::new(&create.bundle).abandon(&create.id) {
-            warn!("container {}: {error}", create.id);
+        // Processes that die slowly and hooks are not waited for by others.
+        let (bundle, id) = (Bundle::new(&create.bundle), create.id.clone());
+        let removed = tokio::task::spawn_blocking(move || bundle.abandon(&id)).await;
+        match removed {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => warn!("container {}: {error}", create.id),
+            Err(error) => warn!("container {}: {error}", create.id),
         }
         kept.close().await;
     }

@@ -15,8 +15,8 @@ use containerd_shim::protos::shim::event::Envelope;
 use containerd_shim::protos::shim::events::ForwardRequest;
 use containerd_shim::protos::shim_async::{Client, EventsClient};
 use log::warn;
-use tokio::sync::Notify;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{Notify, watch};
 
 use super::process::now;
 
@@ -90,6 +90,8 @@ pub struct Publisher {
 struct Pending {
     count: AtomicUsize,
     drained: Notify,
+    /// The last delivery has failed.
+    away: watch::Sender<bool>,
 }
 
 impl Publisher {
@@ -127,6 +129,25 @@ impl Publisher {
         }
     }
 
+    /// Waits until all is delivered or cannot be; answers whether it cannot be,
+    /// for now.
+    pub async fn is_away(&self) -> bool {
+        let mut away = self.pending.away.subscribe();
+        loop {
+            let drained = self.pending.drained.notified();
+            if *away.borrow_and_update() {
+                return true;
+            }
+            if self.pending.count.load(Ordering::Relaxed) == 0 {
+                return false;
+            }
+            tokio::select! {
+                () = drained => {}
+                _ = away.changed() => {}
+            }
+        }
+    }
+
     /// Waits until all is delivered, at most for `limit`.
     pub async fn flush(&self, limit: Duration) {
         let drained = async {
@@ -152,6 +173,7 @@ async fn deliver(address: String, mut events: UnboundedReceiver<Envelope>, pendi
         let mut pause = Duration::from_millis(50);
         while let Err(error) = forward(&mut client, &address, &request).await {
             client = None;
+            pending.away.send_replace(true);
             warn!(
                 "event {}: {error}; again in {pause:?}",
                 request.envelope().topic
@@ -159,6 +181,7 @@ async fn deliver(address: String, mut events: UnboundedReceiver<Envelope>, pendi
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(Duration::from_secs(5));
         }
+        pending.away.send_replace(false);
         if pending.count.fetch_sub(1, Ordering::Relaxed) == 1 {
             pending.drained.notify_waiters();
         }

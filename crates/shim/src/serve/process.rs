@@ -3,7 +3,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use containerd_shim::protos::api::Status;
 use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
@@ -13,6 +13,9 @@ use wisp_container::cgroup::send;
 
 use super::error::TaskError;
 use super::stdio::{Kept, Streams};
+
+/// How often to look whether a reader has caught up: nothing tells us.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// How a process ended.
 #[derive(Clone, Debug)]
@@ -163,6 +166,16 @@ impl Process {
         let exit = Exit { status, at: now() };
         self.exit.send_replace(Some(exit.clone()));
         exit
+    }
+
+    /// Keeps what the process has said and nobody has read for a reader that
+    /// comes back, until it has read all of it or the streams are let go of. To
+    /// a reader that finds nobody writing, a FIFO looks as if nothing had been.
+    pub async fn keep_unread(&self) {
+        self.kept().hold_unread();
+        while self.kept().release_read() {
+            tokio::time::sleep(LOOK).await;
+        }
     }
 
     /// Waits for the end.

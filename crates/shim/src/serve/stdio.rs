@@ -8,7 +8,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -49,6 +49,8 @@ pub struct Streams {
 pub struct Kept {
     stdin: Stdin,
     readers: Vec<OwnedFd>,
+    /// The other end of some of them, by their place in there.
+    writers: Vec<(usize, OwnedFd)>,
     logger: Option<Logger>,
     /// What a terminal is to be connected to, and the terminal then.
     input: Option<OwnedFd>,
@@ -251,6 +253,28 @@ impl Kept {
         self.stdin = Stdin::Free;
     }
 
+    /// Opens for writing what has been written to and not been read.
+    pub fn hold_unread(&mut self) {
+        for (at, reader) in self.readers.iter().enumerate() {
+            if !has_unread(reader) {
+                continue;
+            }
+            let path = format!("/proc/self/fd/{}", reader.as_raw_fd());
+            match open(Path::new(&path), OFlag::O_WRONLY) {
+                Ok(writer) => self.writers.push((at, writer)),
+                Err(errno) => warn!("hold a stream open: {errno}"),
+            }
+        }
+    }
+
+    /// Lets go of what has been read since; answers whether any is left.
+    pub fn release_read(&mut self) -> bool {
+        let readers = &self.readers;
+        self.writers
+            .retain(|(at, _)| readers.get(*at).is_some_and(has_unread));
+        !self.writers.is_empty()
+    }
+
     /// Lets go of everything; a logging program, whose pipes end with the
     /// container's processes, gets a while to write what it has.
     pub async fn close(mut self) {
@@ -258,6 +282,7 @@ impl Kept {
         if let Some(terminal) = self.terminal.take() {
             terminal.close().await;
         }
+        self.writers.clear();
         self.readers.clear();
         let Some(Logger { pid, ended }) = self.logger.take() else {
             return;
@@ -353,6 +378,15 @@ fn open(path: &Path, mode: OFlag) -> Result<OwnedFd, nix::errno::Errno> {
         mode | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC | OFlag::O_NOCTTY,
         nix::sys::stat::Mode::empty(),
     )
+}
+
+/// Whether a FIFO holds anything.
+fn has_unread(reader: &OwnedFd) -> bool {
+    let mut poll = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
+    nix::poll::poll(&mut poll, PollTimeout::ZERO).is_ok()
+        && poll[0]
+            .revents()
+            .is_some_and(|events| events.contains(PollFlags::POLLIN))
 }
 
 fn is_fifo(fd: &OwnedFd) -> anyhow::Result<bool> {
@@ -461,6 +495,38 @@ mod tests {
             };
             assert!(error.to_string().contains(bad), "{error}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_nobody_has_read_is_kept_for_a_reader_to_come() {
+        use std::io::{Read, Write};
+        let dir = tempfile::tempdir().expect("temp dir");
+        let path = dir.path().join("out");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("fifo");
+        let streams = Streams {
+            stdout: path.to_string_lossy().into_owned(),
+            ..Streams::default()
+        };
+        let owner = Owner {
+            namespace: "n",
+            id: "i",
+        };
+        let (stdio, mut kept) = streams.open(owner, &Reaper::default()).await.expect("open");
+        kept.hold_unread();
+        assert!(!kept.release_read(), "nothing was written");
+        std::fs::File::from(stdio.stdout)
+            .write_all(b"kept")
+            .expect("write");
+        kept.hold_unread();
+        assert!(kept.release_read(), "nothing is held");
+        // Opening would wait for ever if nobody wrote.
+        let mut reader = std::fs::File::open(&path).expect("reader");
+        let mut text = [0; 4];
+        reader.read_exact(&mut text).expect("read");
+        assert_eq!(&text, b"kept");
+        assert!(!kept.release_read(), "all has been read");
+        assert_eq!(reader.read(&mut text).expect("the end"), 0);
+        kept.close().await;
     }
 
     #[tokio::test]

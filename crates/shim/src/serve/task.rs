@@ -12,7 +12,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use wisp_container::cgroup::Cgroup;
 use wisp_container::hooks::Moment;
 use wisp_container::trace::Trace;
-use wisp_container::{Bundle, Created, Launch, ProgramKind, pidfd};
+use wisp_container::{Bundle, ContainerError, Created, Launch, ProgramKind, pidfd};
 
 use super::error::TaskError;
 use super::events::{Event, Publisher};
@@ -155,6 +155,11 @@ impl Task {
             ..TaskExit::default()
         }));
         drop(life);
+        // Who reads what it has said has gone with containerd, and comes back
+        // with it.
+        if self.publisher.is_away().await {
+            self.process.keep_unread().await;
+        }
     }
 
     /// The container's id.
@@ -261,8 +266,16 @@ impl Task {
         let finished = self.process.exit().is_some();
         if all {
             // Also after the end of the first process: others may be left.
+            let reached = self.cgroup.pids();
             match self.cgroup.kill_all(signal) {
-                Ok(()) => {}
+                // Somebody may have removed the cgroup, or moved the process.
+                Ok(()) if finished => {}
+                Ok(()) => {
+                    let pid = i32::try_from(self.pid()).unwrap_or_default();
+                    if !reached?.contains(&pid) {
+                        self.process.signal(signal)?;
+                    }
+                }
                 // The cgroup goes with the container.
                 Err(_) if finished => return Err(TaskError::Finished(self.process.name().into())),
                 Err(error) => return Err(error.into()),
@@ -276,16 +289,37 @@ impl Task {
         Ok(())
     }
 
-    /// All processes of the container.
+    /// All processes of the container. Its first one is named until Delete, be
+    /// it alive or not: containerd 2, when it comes back after a crash, takes a
+    /// task without processes for one that was never created, and removes it
+    /// with its exit code.
     ///
     /// # Errors
     /// When the cgroup cannot be read.
     pub fn pids(&self) -> Result<Vec<u32>, TaskError> {
-        if self.process.exit().is_some() && !self.shares_pids {
-            return Ok(Vec::new());
+        let ended = self.process.exit().is_some();
+        let mut pids = Vec::new();
+        if !ended || self.shares_pids {
+            let found = self.cgroup.pids()?;
+            pids.extend(found.into_iter().map(i32::unsigned_abs));
         }
-        let pids = self.cgroup.pids()?;
-        Ok(pids.into_iter().map(i32::unsigned_abs).collect())
+        if ended && !pids.contains(&self.pid()) {
+            pids.push(self.pid());
+        }
+        Ok(pids)
+    }
+
+    /// Removes what the container has made. A native one's root is mounted where
+    /// the host sees it, and unmounting that writes to the disk what was written
+    /// to it: the pod's other containers do not wait for that, nor for hooks.
+    async fn remove(&self) -> Result<(), ContainerError> {
+        if self.kind == ProgramKind::Wasm {
+            return self.bundle.remove(&self.id, &self.cgroup);
+        }
+        let (bundle, id, cgroup) = (self.bundle.clone(), self.id.clone(), self.cgroup.clone());
+        tokio::task::spawn_blocking(move || bundle.remove(&id, &cgroup))
+            .await
+            .unwrap_or_else(|error| Err(ContainerError::Init(format!("remove: {error}"))))
     }
 
     /// Removes a container that has ended or was never started. The caller
@@ -315,7 +349,7 @@ impl Task {
                 None => self.process.wait().await,
             }
         };
-        if let Err(error) = self.bundle.remove(&self.id, &self.cgroup) {
+        if let Err(error) = self.remove().await {
             // containerd forgets the container all the same; `delete` and the
             // removal of the bundle try again.
             warn!("container {}: {error}", self.id);
