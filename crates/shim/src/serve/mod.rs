@@ -7,6 +7,7 @@ mod create;
 mod error;
 mod events;
 mod exec;
+mod listener;
 mod logger;
 mod metrics;
 mod oom;
@@ -30,7 +31,6 @@ use std::time::Duration;
 use anyhow::Context;
 use containerd_shim::Flags;
 use containerd_shim::protos::shim_async::create_task;
-use containerd_shim::protos::ttrpc::asynchronous::transport::Listener;
 use containerd_shim::protos::ttrpc::asynchronous::{Server, Service as Methods};
 use log::{info, warn};
 use tokio::signal::unix::{SignalKind, signal};
@@ -83,7 +83,7 @@ async fn serve(listener: UnixListener, flags: &Flags) -> anyhow::Result<()> {
         publisher.clone(),
     ));
     let mut server = Server::new()
-        .add_listener(Listener::try_from(listener).context("serve the socket")?)
+        .add_listener(listener::listen(listener).context("serve the socket")?)
         .register_service(task_api(&service));
     server.start().await.context("serve")?;
     info!("serving pod {}", flags.id);
