@@ -77,13 +77,18 @@ timeout_seconds = {}
     /// # Errors
     /// When it does not come up again.
     pub fn crash_and_restart(&self) -> Result<()> {
-        {
-            let mut child = self.child();
-            child.kill()?;
-            child.wait()?;
-            *child = spawn(self.version, self.dir.path())?;
-        }
-        self.wait_until_up()
+        self.crash()?.restart()
+    }
+
+    /// Ends it as a crash would. Containers are not asked.
+    ///
+    /// # Errors
+    /// When it cannot be ended.
+    pub fn crash(&self) -> Result<Crashed<'_>> {
+        let mut child = self.child();
+        child.kill()?;
+        child.wait()?;
+        Ok(Crashed(self))
     }
 
     fn wait_until_up(&self) -> Result<()> {
@@ -194,6 +199,22 @@ timeout_seconds = {}
     /// not outlive the tests.
     pub fn sweep(&self, namespace: &str) {
         sweep(namespace);
+    }
+}
+
+/// A containerd that is down for a while.
+#[derive(Debug)]
+#[must_use]
+pub struct Crashed<'a>(&'a Containerd);
+
+impl Crashed<'_> {
+    /// Starts it again.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub fn restart(self) -> Result<()> {
+        *self.0.child() = spawn(self.0.version, self.0.dir.path())?;
+        self.0.wait_until_up()
     }
 }
 

@@ -80,7 +80,11 @@ pub struct Test<'a> {
 }
 
 impl<'a> Test<'a> {
-    fn new(node: &'a Node, images: &'a Images) -> Result<Self> {
+    /// A test of its own name.
+    ///
+    /// # Errors
+    /// When containerd does not answer, or there is no temporary directory.
+    pub fn new(node: &'a Node, images: &'a Images) -> Result<Self> {
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
         let dir = tempfile::Builder::new()
             .prefix(&format!("{}test-", own_name()))
@@ -239,7 +243,7 @@ impl<'a> Test<'a> {
     }
 
     /// Ends the pods as kubelet does, and proves that nothing is left of them.
-    fn nothing_left(&self) -> Result<()> {
+    pub fn nothing_left(&self) -> Result<()> {
         let pods = self.pods.borrow().clone();
         for known in pods.iter().filter(|pod| !pod.removed) {
             let pod = Pod::of(self, &known.id);

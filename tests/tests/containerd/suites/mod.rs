@@ -20,6 +20,7 @@ mod same;
 mod streams;
 mod systemd;
 mod terminals;
+mod together;
 
 use anyhow::{Result, ensure};
 use wisp_tests::suite;
@@ -77,11 +78,12 @@ pub fn all() -> Vec<Case> {
         pause::cases(),
         limits::cases(),
         same::cases(),
+        together::cases(),
         terminals::cases(),
         exec::cases(),
         cgroups::cases(),
         systemd::cases(),
-        faults::cases(),
+        faults::all(),
         bombs::cases(),
     ]
     .concat()

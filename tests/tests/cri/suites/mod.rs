@@ -1,6 +1,7 @@
 //! The suites, fast ones first.
 
 mod exec;
+mod faults;
 mod network;
 mod pods;
 mod resources;
@@ -35,6 +36,7 @@ pub fn all() -> Vec<Case> {
         resources::cases(),
         streams::cases(),
         exec::cases(),
+        faults::cases(),
     ]
     .concat()
 }

@@ -1,0 +1,127 @@
+//! Pods while containerd is down and while the disk of their logs is full.
+
+use super::Case;
+use anyhow::{Context, Result, ensure};
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use std::fs;
+use std::path::Path;
+use wisp_tests::cri::{Container, Node, Stream, Test};
+use wisp_tests::images::Images;
+use wisp_tests::wait::{self, PATIENCE};
+
+pub fn cases() -> Vec<Case> {
+    super::cases(
+        "faults",
+        &[
+            (
+                "logs and ends of guests outlive a crash of containerd",
+                crash,
+            ),
+            ("a full disk under the logs stops no guest", log_disk_full),
+        ],
+    )
+}
+
+/// Lines that are told apart.
+fn lines(from: usize, to: usize) -> String {
+    (from..=to).map(|n| format!("line {n}\n")).collect()
+}
+
+/// Replaces a file at once, so that its reader sees it whole.
+fn replace(path: &Path, text: &str) -> Result<()> {
+    let new = path.with_extension("new");
+    fs::write(&new, text)?;
+    Ok(fs::rename(new, path)?)
+}
+
+fn crash(shared: &Test<'_>) -> Result<()> {
+    // Nobody else's containerd.
+    let node = Node::start(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let pod = test.pod("logged").run()?;
+    let dir = test.volume("data")?;
+    let image = test.image("tour")?;
+    // `tour watch` says what its file has whenever that is new.
+    let start = |name: &str, last: &str| -> Result<Container<'_, '_, '_>> {
+        fs::write(dir.join(name), lines(1, 10))?;
+        let container = pod
+            .container(name, &image)
+            .args(&["watch", &format!("/data/{name}"), last])
+            .volume(&dir, "/data")
+            .start()?;
+        container.says("line 10")?;
+        Ok(container)
+    };
+    let last = lines(11, 900);
+    let lasting = start("lasting", "the end")?;
+    let ending = start("ending", last.trim_end())?;
+    let process = Path::new("/proc").join(ending.pid()?.to_string());
+
+    let down = node.as_ref().crash()?;
+    replace(&dir.join("lasting"), &lines(11, 300))?;
+    replace(&dir.join("ending"), &last)?;
+    wait::until(PATIENCE, || (!process.exists()).then_some(())).context("the guest goes on")?;
+    down.restart()?;
+    // The connection of before is gone with it.
+    wait::until(PATIENCE, || pod.is_ready().ok()).context("the CRI does not come back")?;
+
+    ensure!(pod.is_ready()?, "the pod is not ready any more");
+    let status = ending.wait()?;
+    ensure!(
+        status.exit_code == 0 && status.reason == "Completed",
+        "{status:?}"
+    );
+    ending.says("line 900")?;
+    let said = ending.text(Stream::Stdout)?;
+    ensure!(said == lines(1, 900), "{said}");
+    lasting.says("line 300")?;
+    replace(&dir.join("lasting"), &lines(301, 310))?;
+    lasting.says("line 310")?;
+    replace(&dir.join("lasting"), "the end\n")?;
+    let status = lasting.wait()?;
+    ensure!(status.exit_code == 0, "{status:?}");
+    lasting.says("the end")?;
+    let said = lasting.text(Stream::Stdout)?;
+    ensure!(said == format!("{}the end\n", lines(1, 310)), "{said}");
+    test.nothing_left()
+}
+
+/// A file system that goes with the test.
+struct Disk<'a>(&'a Path);
+
+impl Drop for Disk<'_> {
+    fn drop(&mut self) {
+        let _ = umount2(self.0, MntFlags::MNT_DETACH);
+    }
+}
+
+fn log_disk_full(test: &Test<'_>) -> Result<()> {
+    let pod = test.pod("full").run()?;
+    let logs = test.dir().join("logs/full");
+    mount(
+        Some("none"),
+        &logs,
+        Some("tmpfs"),
+        MsFlags::empty(),
+        Some("size=64k,mode=0755"),
+    )?;
+    let disk = Disk(&logs);
+    let image = test.image("tour")?;
+    let loud = pod
+        .container("loud", &image)
+        .args(&["flood", "1m"])
+        .start()?;
+    // containerd reads on and throws away what it cannot keep.
+    let status = loud.wait()?;
+    ensure!(status.exit_code == 0, "{status:?}");
+    loud.remove()?;
+    let next = pod
+        .container("next", &image)
+        .args(&["exit", "7"])
+        .start()?
+        .wait()?;
+    ensure!(next.exit_code == 7, "{next:?}");
+    drop(disk);
+    Ok(())
+}
