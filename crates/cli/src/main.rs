@@ -5,6 +5,7 @@
 
 mod cache;
 mod compile;
+mod doctor;
 mod inspect;
 mod output;
 mod pack;
@@ -33,6 +34,7 @@ enum Command {
     Inspect(inspect::Inspect),
     Run(run::Run),
     Cache(cache::Cache),
+    Doctor(doctor::Doctor),
     Compile(compile::Compile),
     Trace(trace::Trace),
 }
@@ -50,6 +52,10 @@ fn main() -> ExitCode {
             }
         },
         Command::Cache(cache) => match cache.run() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Doctor(doctor) => match doctor.run() {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

@@ -67,7 +67,7 @@ fn entries(cache: &wisp_aot::Cache) -> Result<Vec<wisp_aot::Entry>> {
 }
 
 /// Writes to standard output.
-fn print(text: &str) -> Result<()> {
+pub fn print(text: &str) -> Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout
         .write_all(text.as_bytes())
@@ -97,6 +97,6 @@ impl Containerd {
 }
 
 /// A variable of the environment that is not empty.
-fn variable(name: &str) -> Option<String> {
+pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }

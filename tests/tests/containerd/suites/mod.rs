@@ -5,6 +5,7 @@ mod bombs;
 mod cache;
 mod cgroups;
 mod commands;
+mod doctor;
 mod endings;
 mod exec;
 mod faults;
@@ -70,6 +71,7 @@ pub fn all() -> Vec<Case> {
         refused::cases(),
         artifacts::cases(),
         cache::cases(),
+        doctor::cases(),
         files::cases(),
         network::cases(),
         streams::cases(),
