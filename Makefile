@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist examples demo test test-vm lint bench bench-full bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist examples demo test test-vm churn lint bench bench-full bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -45,6 +45,10 @@ test: setup ## Unit tests, then the suites with real containerds (as root)
 
 test-vm: build examples ## The suites on cgroup v2 and systemd, in an emulated machine (as root)
 	@tests/vm/run.sh
+
+churn: build examples ## 1,000 containers and 200 pods come and go, with random kills (as root)
+	WISP_CHURN=1000/50 cargo test --release --locked -p wisp-tests --test containerd -- churn --nocapture
+	WISP_CHURN_PODS=200/10 cargo test --release --locked -p wisp-tests --test cri -- churn --nocapture
 
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh

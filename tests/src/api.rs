@@ -1,5 +1,6 @@
 //! containerd's API, for what `ctr` cannot ask for. Calls block.
 
+mod copies;
 mod exec;
 mod resources;
 

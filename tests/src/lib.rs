@@ -19,6 +19,7 @@ pub mod leaks;
 pub mod oci;
 pub mod paths;
 pub mod processes;
+pub mod random;
 pub mod run;
 pub mod suite;
 pub mod terminal;

@@ -4,6 +4,7 @@ mod artifacts;
 mod bombs;
 mod cache;
 mod cgroups;
+mod churn;
 mod commands;
 mod doctor;
 mod endings;
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Case> {
         systemd::cases(),
         faults::all(),
         bombs::cases(),
+        churn::cases(),
     ]
     .concat()
 }

@@ -1,5 +1,6 @@
 //! The suites, fast ones first.
 
+mod churn;
 mod exec;
 mod faults;
 mod network;
@@ -37,6 +38,7 @@ pub fn all() -> Vec<Case> {
         streams::cases(),
         exec::cases(),
         faults::cases(),
+        churn::cases(),
     ]
     .concat()
 }
