@@ -196,7 +196,11 @@ impl<'t, 'n> Running<'t, 'n> {
         Self::start_with_stdin(test, id, String::new())
     }
 
-    fn start_with_stdin(test: &'t Test<'n>, id: &str, stdin: String) -> Result<Self> {
+    /// The same with a FIFO as its standard input.
+    ///
+    /// # Errors
+    /// What containerd or the shim said.
+    pub fn start_with_stdin(test: &'t Test<'n>, id: &str, stdin: String) -> Result<Self> {
         let stdout = Reader::new(&test.dir().join(format!("{id}-stdout")))?;
         let stderr = Reader::new(&test.dir().join(format!("{id}-stderr")))?;
         let streams = Streams {

@@ -1,5 +1,6 @@
 //! Kinds of addresses that `*` does not cover.
 
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// A block of addresses, as in CIDR notation.
@@ -44,7 +45,7 @@ impl Block {
         self.network.is_ipv4() == address.is_ipv4() && self.mask(address) == bits(self.network)
     }
 
-    fn covers(&self, other: &Self) -> bool {
+    pub fn covers(&self, other: &Self) -> bool {
         self.prefix <= other.prefix && self.contains(other.network)
     }
 
@@ -54,6 +55,17 @@ impl Block {
             // A shift by the whole width is a mask of nothing.
             kept.checked_shl(host).unwrap_or(0)
         })
+    }
+}
+
+impl fmt::Display for Block {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.prefix == width(self.network), self.network) {
+            (true, IpAddr::V4(v4)) => write!(f, "{v4}"),
+            (true, IpAddr::V6(v6)) => write!(f, "[{v6}]"),
+            (false, IpAddr::V4(v4)) => write!(f, "{v4}/{}", self.prefix),
+            (false, IpAddr::V6(v6)) => write!(f, "[{v6}/{}]", self.prefix),
+        }
     }
 }
 
@@ -115,6 +127,12 @@ pub fn names_kind(block: &Block, kind: Kind) -> bool {
         Kind::Loopback => within(&LOOPBACK),
         Kind::Node => within(&NODE),
     }
+}
+
+/// Whether `block` names nothing that must be named. One that is wider than
+/// what must be named does not name it.
+pub fn is_ordinary(block: &Block) -> bool {
+    !names_kind(block, Kind::Loopback) && !names_kind(block, Kind::Node)
 }
 
 /// The address that is really meant: IPv4 inside IPv6 (mapped, or behind the

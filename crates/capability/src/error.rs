@@ -4,8 +4,9 @@ use crate::annotation;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CapabilityError {
     #[error(
-        "annotation {key} is not known; the known ones are {}",
-        annotation::ALL.join(", ")
+        "annotation {key} is not known; the known ones are {} and {}NAME",
+        annotation::ALL.join(", "),
+        annotation::CONFIG
     )]
     UnknownAnnotation { key: String },
     #[error("annotation {key}: {value:?}: {problem}")]
@@ -13,6 +14,17 @@ pub enum CapabilityError {
         key: &'static str,
         value: String,
         problem: String,
+    },
+    #[error("annotation {key} is not for pods on this node: its policy lets them use {allowed}")]
+    NotTheirs { key: String, allowed: String },
+    #[error(
+        "annotation {key}: {value:?}: the node's policy grants less; its administrator can raise \
+         {setting}"
+    )]
+    Beyond {
+        key: &'static str,
+        value: String,
+        setting: String,
     },
     #[error("environment variable {name}: {value:?}: {problem}")]
     Variable {

@@ -2,7 +2,11 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use crate::annotation;
+use crate::environment;
 use crate::error::CapabilityError;
+use crate::interfaces::Interfaces;
+use crate::limits::{self, Cap, Limits};
+use crate::policy::Policy;
 use crate::rules::Rules;
 
 /// The variables that say where an HTTP component listens, first come first
@@ -42,6 +46,12 @@ pub struct Request<'a> {
     pub root_readonly: bool,
     /// Whether the network namespace is the host's.
     pub host_network: bool,
+    /// The container's memory limit in bytes, if it has one.
+    pub memory_limit: Option<u64>,
+    /// The namespace whose policy holds: Kubernetes', else containerd's.
+    pub namespace: &'a str,
+    /// The node's.
+    pub policy: &'a Policy,
 }
 
 /// How the guest sees the image's files at `/`.
@@ -53,6 +63,16 @@ pub enum RootAccess {
     Rw,
     /// It does not see them.
     None,
+}
+
+/// How exact the guest's clocks are.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Clocks {
+    /// As exact as the host's.
+    #[default]
+    Exact,
+    /// To the millisecond: too coarse to measure what others do.
+    Coarse,
 }
 
 /// A directory the guest finds open.
@@ -74,8 +94,9 @@ pub struct Grant {
     /// An absolute path.
     pub cwd: String,
     pub root: RootAccess,
-    /// With a root: `/` alone, in which the volumes are mounted, each with its
-    /// own read-only flag. Without: one for each volume that is a directory.
+    /// Those of `io.wisp.fs.preopens`, if it is there. Else, with a root: `/`
+    /// alone, in which the volumes are mounted, each with its own read-only
+    /// flag; without: one for each volume that is a directory.
     pub preopens: Vec<Preopen>,
     /// Whom the guest may call.
     pub outbound: Rules,
@@ -84,6 +105,17 @@ pub struct Grant {
     /// Where the server of an HTTP component listens.
     pub http_listen: SocketAddr,
     pub host_network: bool,
+    /// How much memory it may have.
+    pub limits: Limits,
+    /// What its program may import.
+    pub interfaces: Interfaces,
+    /// The values of `wasi:config`.
+    pub config: Vec<(String, String)>,
+    /// A directory of the container whose files are more of them.
+    pub config_dir: Option<String>,
+    pub clocks: Clocks,
+    /// The seed of its random numbers, which are then the same at each run.
+    pub seed: Option<u64>,
 }
 
 /// Decides what a guest gets.
@@ -91,34 +123,105 @@ pub struct Grant {
 /// # Errors
 /// A request that cannot be understood; it is never granted in part.
 pub fn grant(request: &Request<'_>) -> Result<Grant, CapabilityError> {
-    for key in request.annotations.keys() {
-        if key.starts_with(annotation::PREFIX) && !annotation::ALL.contains(&key.as_str()) {
-            return Err(CapabilityError::UnknownAnnotation { key: key.clone() });
-        }
-    }
+    let applied = request
+        .policy
+        .apply(request.annotations, request.namespace)?;
+    let annotations = &applied.annotations;
     let args = args(request.args)?;
-    let env = env(request.env)?;
-    let root = root(request)?;
-    let outbound = rules(request.annotations, annotation::NET_OUTBOUND)?;
-    let listen = rules(request.annotations, annotation::NET_LISTEN)?;
+    let mut env = env(request.env)?;
+    let http_listen = http_listen(annotations, &env)?;
+    let wrong = |(key, problem)| refused(annotations, key, problem);
+    environment::filter(&mut env, annotations).map_err(wrong)?;
+    let root = applied.root(root(annotations, request.root_readonly)?)?;
+    let outbound = rules(annotations, annotation::NET_OUTBOUND)?;
+    let listen = rules(annotations, annotation::NET_LISTEN)?;
     if let Some(name) = listen.first_name() {
         return Err(refused(
-            request.annotations,
+            annotations,
             annotation::NET_LISTEN,
             format!("{name:?} is a name: a socket listens on an address, give that or \"*\""),
         ));
     }
+    applied.network(&outbound, &listen)?;
+    let mut limits = Limits {
+        container: request.memory_limit,
+        memory: cap(annotations, annotation::MEMORY_MAX)?,
+        instance: cap(annotations, annotation::MEMORY_INSTANCE_MAX)?,
+    };
+    applied.limits(&mut limits);
+    let mut interfaces = Interfaces::parse(annotations).map_err(wrong)?;
+    applied.interfaces(&mut interfaces);
     Ok(Grant {
-        http_listen: http_listen(request.annotations, &env)?,
+        http_listen,
         args,
         env,
         cwd: cwd(request.cwd)?,
         root,
-        preopens: preopens(root, request.mounts),
+        preopens: preopens(annotations, root, request.mounts)?,
         outbound,
         listen,
         host_network: request.host_network,
+        limits,
+        interfaces,
+        config: config(annotations),
+        config_dir: config_dir(annotations, root, request.mounts)?,
+        clocks: clocks(annotations)?,
+        seed: seed(annotations)?,
     })
+}
+
+fn config(annotations: &BTreeMap<String, String>) -> Vec<(String, String)> {
+    annotations
+        .iter()
+        .filter_map(|(key, value)| {
+            let name = key.strip_prefix(annotation::CONFIG)?;
+            Some((name.to_owned(), value.clone()))
+        })
+        .collect()
+}
+
+fn config_dir(
+    annotations: &BTreeMap<String, String>,
+    root: RootAccess,
+    mounts: &[Volume],
+) -> Result<Option<String>, CapabilityError> {
+    let key = annotation::CONFIG_DIR;
+    let Some(path) = annotations.get(key).map(|path| path.trim()) else {
+        return Ok(None);
+    };
+    check_place(path, root, mounts).map_err(|problem| refused(annotations, key, problem))?;
+    Ok(Some(path.to_owned()))
+}
+
+fn clocks(annotations: &BTreeMap<String, String>) -> Result<Clocks, CapabilityError> {
+    let key = annotation::CLOCKS;
+    match annotations.get(key).map(|value| value.trim()) {
+        None | Some("exact") => Ok(Clocks::Exact),
+        Some("coarse") => Ok(Clocks::Coarse),
+        Some(_) => Err(refused(annotations, key, "must be exact or coarse".into())),
+    }
+}
+
+fn seed(annotations: &BTreeMap<String, String>) -> Result<Option<u64>, CapabilityError> {
+    let key = annotation::RANDOM;
+    let problem = || refused(annotations, key, "must be host or seed:NUMBER".into());
+    match annotations.get(key).map(|value| value.trim()) {
+        None | Some("host") => Ok(None),
+        Some(value) => value
+            .strip_prefix("seed:")
+            .filter(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
+            .and_then(|number| number.parse().ok())
+            .map(Some)
+            .ok_or_else(problem),
+    }
+}
+
+fn cap(
+    annotations: &BTreeMap<String, String>,
+    key: &'static str,
+) -> Result<Option<Cap>, CapabilityError> {
+    limits::annotated(annotations.get(key).map(String::as_str), key)
+        .map_err(|problem| refused(annotations, key, problem))
 }
 
 fn args(args: &[String]) -> Result<Vec<String>, CapabilityError> {
@@ -174,24 +277,31 @@ fn no_nul(field: &'static str, value: &str) -> Result<(), CapabilityError> {
     Ok(())
 }
 
-fn root(request: &Request<'_>) -> Result<RootAccess, CapabilityError> {
+fn root(
+    annotations: &BTreeMap<String, String>,
+    readonly: bool,
+) -> Result<RootAccess, CapabilityError> {
     let key = annotation::FS_ROOT;
-    match request.annotations.get(key).map(|value| value.trim()) {
+    match annotations.get(key).map(|value| value.trim()) {
         None | Some("ro") => Ok(RootAccess::Ro),
         // Both the annotation and the container's own spec must grant it.
-        Some("rw") if request.root_readonly => Ok(RootAccess::Ro),
+        Some("rw") if readonly => Ok(RootAccess::Ro),
         Some("rw") => Ok(RootAccess::Rw),
         Some("none") => Ok(RootAccess::None),
-        Some(_) => Err(refused(
-            request.annotations,
-            key,
-            "must be ro, rw or none".into(),
-        )),
+        Some(_) => Err(refused(annotations, key, "must be ro, rw or none".into())),
     }
 }
 
-fn preopens(root: RootAccess, mounts: &[Volume]) -> Vec<Preopen> {
-    match root {
+fn preopens(
+    annotations: &BTreeMap<String, String>,
+    root: RootAccess,
+    mounts: &[Volume],
+) -> Result<Vec<Preopen>, CapabilityError> {
+    if let Some(text) = annotations.get(annotation::FS_PREOPENS) {
+        return chosen(text, root, mounts)
+            .map_err(|problem| refused(annotations, annotation::FS_PREOPENS, problem));
+    }
+    Ok(match root {
         RootAccess::Ro | RootAccess::Rw => vec![Preopen {
             guest: "/".into(),
             writable: true,
@@ -204,7 +314,62 @@ fn preopens(root: RootAccess, mounts: &[Volume]) -> Vec<Preopen> {
                 writable: !volume.read_only,
             })
             .collect(),
+    })
+}
+
+/// The directories of a list. Without a root, they must be within volumes.
+fn chosen(text: &str, root: RootAccess, mounts: &[Volume]) -> Result<Vec<Preopen>, String> {
+    let mut found: Vec<Preopen> = Vec::new();
+    for item in text
+        .split(',')
+        .map(str::trim)
+        .filter(|item| !item.is_empty())
+    {
+        let (path, writable) = match item.rsplit_once(':') {
+            Some((path, "ro")) => (path, false),
+            Some((path, "rw")) => (path, true),
+            Some((_, mode)) => {
+                return Err(format!("{item:?}: {mode:?} is neither ro nor rw"));
+            }
+            None => (item, true),
+        };
+        check_place(path, root, mounts)?;
+        if found.iter().any(|preopen| preopen.guest == path) {
+            return Err(format!("{path:?} stands twice"));
+        }
+        found.push(Preopen {
+            guest: path.to_owned(),
+            writable,
+        });
     }
+    Ok(found)
+}
+
+/// Whether `path` is a plain path, and, without a root, within a volume.
+fn check_place(path: &str, root: RootAccess, mounts: &[Volume]) -> Result<(), String> {
+    let plain = path.starts_with('/')
+        && (path == "/"
+            || path[1..]
+                .split('/')
+                .all(|part| !matches!(part, "" | "." | "..")));
+    if !plain || path.contains('\0') {
+        return Err(format!(
+            "{path:?} is not an absolute path without empty parts, \".\" and \"..\""
+        ));
+    }
+    let within = |volume: &Volume| {
+        volume.is_dir
+            && path
+                .strip_prefix(volume.destination.trim_end_matches('/'))
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    if root == RootAccess::None && !mounts.iter().any(within) {
+        return Err(format!(
+            "{path:?} is not in a volume, and {} leaves nothing else",
+            annotation::FS_ROOT
+        ));
+    }
+    Ok(())
 }
 
 fn rules(

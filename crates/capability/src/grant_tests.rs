@@ -47,6 +47,9 @@ impl Asked {
             mounts: &self.mounts,
             root_readonly: self.root_readonly,
             host_network: false,
+            memory_limit: None,
+            namespace: "",
+            policy: &Policy::default(),
         })
     }
 
@@ -190,4 +193,93 @@ fn a_process_that_makes_no_sense_is_refused_by_its_field() {
     assert!(asked.refused().contains("process.cwd"));
     asked.cwd.clear();
     assert_eq!(asked.granted().cwd, "/");
+}
+
+#[test]
+fn preopens_can_be_narrowed_to_some_directories() {
+    let mut asked = Asked::annotated(annotation::FS_PREOPENS, "/data:ro, /config,/");
+    let preopen = |guest: &str, writable| Preopen {
+        guest: guest.into(),
+        writable,
+    };
+    assert_eq!(
+        asked.granted().preopens,
+        [
+            preopen("/data", false),
+            preopen("/config", true),
+            preopen("/", true)
+        ]
+    );
+    for wrong in ["data", "/a/../b", "/a//b", "/a/", "/a:rx", "/a,/a", "/a\0"] {
+        let error = Asked::annotated(annotation::FS_PREOPENS, wrong).refused();
+        assert!(error.contains("io.wisp.fs.preopens"), "{wrong}: {error}");
+    }
+    // Without a root there are the volumes only.
+    asked = Asked::annotated(annotation::FS_PREOPENS, "/data/in:ro");
+    asked
+        .annotations
+        .insert(annotation::FS_ROOT.into(), "none".into());
+    assert!(asked.refused().contains("not in a volume"));
+    asked.mounts = vec![Volume {
+        destination: "/data".into(),
+        read_only: false,
+        is_dir: true,
+    }];
+    assert_eq!(asked.granted().preopens, [preopen("/data/in", false)]);
+}
+
+#[test]
+fn the_environment_is_filtered_and_still_says_where_to_listen() {
+    let mut asked = Asked::with_env(&["A=1", "B=2", "WISP_HTTP_LISTEN=127.0.0.1:9"]);
+    asked
+        .annotations
+        .insert(annotation::ENV_ALLOW.into(), "A".into());
+    let grant = asked.granted();
+    assert_eq!(grant.env, [("A".to_owned(), "1".to_owned())]);
+    assert_eq!(grant.http_listen.to_string(), "127.0.0.1:9");
+}
+
+#[test]
+fn configuration_clocks_and_chance_are_as_annotated() {
+    let grant = Asked::annotated("io.wisp.config.log.level", "debug").granted();
+    assert_eq!(grant.config, [("log.level".to_owned(), "debug".to_owned())]);
+    assert!(
+        Asked::annotated("io.wisp.config.", "x")
+            .refused()
+            .contains("io.wisp.config.")
+    );
+    let grant = Asked::annotated(annotation::CONFIG_DIR, "/etc/app").granted();
+    assert_eq!(grant.config_dir.as_deref(), Some("/etc/app"));
+    Asked::annotated(annotation::CONFIG_DIR, "../etc").refused();
+    assert_eq!(Asked::default().granted().clocks, Clocks::Exact);
+    assert_eq!(
+        Asked::annotated(annotation::CLOCKS, "coarse")
+            .granted()
+            .clocks,
+        Clocks::Coarse
+    );
+    assert_eq!(
+        Asked::annotated(annotation::RANDOM, "seed:7")
+            .granted()
+            .seed,
+        Some(7)
+    );
+    assert_eq!(
+        Asked::annotated(annotation::RANDOM, "host").granted().seed,
+        None
+    );
+    for (key, value) in [
+        (annotation::CLOCKS, "none"),
+        (annotation::RANDOM, "seed:"),
+        (annotation::RANDOM, "seed:+1"),
+        (annotation::RANDOM, "7"),
+        (annotation::MEMORY_MAX, "much"),
+        (annotation::INTERFACES_DENY, "sockets"),
+        (annotation::ENV_DENY, "A=B"),
+    ] {
+        assert!(
+            Asked::annotated(key, value).refused().contains(key),
+            "{key}"
+        );
+    }
 }

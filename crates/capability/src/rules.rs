@@ -4,7 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 
-use crate::address::{Block, Kind, canonical, kind, names_kind};
+use crate::address::{Block, Kind, canonical, is_ordinary, kind, names_kind};
 
 /// What a connection is made for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -203,6 +203,15 @@ impl Rules {
         })
     }
 
+    /// The first rule that grants more than all of `most` does; each must lie
+    /// within a single one of them.
+    pub(crate) fn first_beyond(&self, most: &Self) -> Option<String> {
+        self.0
+            .iter()
+            .find(|rule| !most.0.iter().any(|outer| outer.covers(rule)))
+            .map(ToString::to_string)
+    }
+
     fn matching(&self, scheme: Scheme, port: u16) -> impl Iterator<Item = &Rule> {
         self.0
             .iter()
@@ -230,7 +239,44 @@ fn literal(host: &str) -> Option<IpAddr> {
         .ok()
 }
 
+impl fmt::Display for Rule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(scheme) = self.scheme {
+            write!(f, "{scheme}://")?;
+        }
+        match &self.host {
+            Host::Any => f.write_str("*")?,
+            Host::Name(name) => f.write_str(name)?,
+            Host::Suffix(suffix) => write!(f, "*{suffix}")?,
+            Host::Block(block) => write!(f, "{block}")?,
+        }
+        match (self.ports.start(), self.ports.end()) {
+            (0, &u16::MAX) => Ok(()),
+            (from, to) if from == to => write!(f, ":{from}"),
+            (from, to) => write!(f, ":{from}-{to}"),
+        }
+    }
+}
+
 impl Rule {
+    /// Whether it allows all that `inner` does.
+    fn covers(&self, inner: &Self) -> bool {
+        let scheme = self.scheme.is_none() || self.scheme == inner.scheme;
+        let ports =
+            self.ports.contains(inner.ports.start()) && self.ports.contains(inner.ports.end());
+        let host = match (&self.host, &inner.host) {
+            (Host::Any, Host::Any | Host::Suffix(_)) => true,
+            // What a star leaves out must be named here, too.
+            (Host::Any, Host::Name(name)) => name != "localhost",
+            (Host::Any, Host::Block(block)) => is_ordinary(block),
+            (Host::Name(outer), Host::Name(name)) => outer == name,
+            (Host::Suffix(outer), Host::Name(name) | Host::Suffix(name)) => name.ends_with(outer),
+            (Host::Block(outer), Host::Block(block)) => outer.covers(block),
+            _ => false,
+        };
+        scheme && ports && host
+    }
+
     fn is_about(&self, scheme: Scheme) -> bool {
         self.scheme.is_none_or(|own| own == scheme)
     }

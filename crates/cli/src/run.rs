@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use wisp_aot::{Artifact, Cache, Digest};
-use wisp_capability::{Grant, Request, Volume, annotation};
+use wisp_capability::{Grant, Policy, Request, Volume, annotation};
 use wisp_config::Config;
 use wisp_engine::{EngineError, HostPreopen, Prepared, Setup, World};
 
@@ -82,12 +82,17 @@ impl Run {
                 bail!("--dir {}: is not a directory", dir.host.display());
             }
         }
-        let grant = self.grant()?;
         let config = Config::load(None)?;
+        let policy = config.policy();
+        let grant = self.grant(&policy)?;
         // The artifact stays open to the end: that says it is in use.
-        let (prepared, _in_use) = self.prepare(&config)?;
+        let (prepared, _in_use) = self.prepare(&config, &grant)?;
         let is_server = matches!(prepared.world(), World::Http(_));
         let address = grant.http_listen;
+        let config_dir = grant
+            .config_dir
+            .as_deref()
+            .and_then(|path| self.on_host(path));
         let preopens = self
             .dir
             .into_iter()
@@ -100,6 +105,8 @@ impl Run {
         Ok(prepared.run(Setup {
             grant,
             preopens,
+            memory_limit: None,
+            config: config_dir,
             grace: DRAIN,
             ready: Box::new(move |started| match started {
                 Ok(()) if is_server => eprintln!("wisp: listening on http://{address}"),
@@ -109,13 +116,29 @@ impl Run {
         }))
     }
 
+    /// Where the program's `path` is on the host, if in one of its directories.
+    fn on_host(&self, path: &str) -> Option<PathBuf> {
+        let path = Path::new(path);
+        self.dir
+            .iter()
+            .filter_map(|dir| {
+                let rest = path.strip_prefix(&dir.guest).ok()?;
+                Some((dir.guest.len(), dir.host.join(rest)))
+            })
+            .max_by_key(|(length, _)| *length)
+            .map(|(_, host)| host)
+    }
+
     /// What the program may do, decided as for a container on the host's
     /// network that has no root file system but these volumes.
-    fn grant(&self) -> Result<Grant> {
+    fn grant(&self, policy: &Policy) -> Result<Grant> {
         let mut annotations = BTreeMap::new();
         for (name, value) in &self.annotation {
             if name == annotation::FS_ROOT && value != "none" {
                 bail!("--annotation {name}: there is no image here; give directories with --dir");
+            }
+            if name == annotation::FS_PREOPENS {
+                bail!("--annotation {name}: give directories with --dir");
             }
             if annotations.insert(name.clone(), value.clone()).is_some() {
                 bail!("--annotation {name}: stands twice");
@@ -155,12 +178,15 @@ impl Run {
             mounts: &mounts,
             root_readonly: false,
             host_network: true,
+            memory_limit: None,
+            namespace: "",
+            policy,
         })?)
     }
 
     /// Maps and links the program's code; what the engine refuses of what was
     /// kept is made again, once.
-    fn prepare(&self, config: &Config) -> Result<(Prepared, Artifact)> {
+    fn prepare(&self, config: &Config, grant: &Grant) -> Result<(Prepared, Artifact)> {
         let name = || self.program.display().to_string();
         let mut file = File::open(&self.program).with_context(name)?;
         if !file.metadata().with_context(name)?.is_file() {
@@ -178,7 +204,10 @@ impl Run {
             if let Some(warning) = &artifact.warning {
                 eprintln!("wisp: {warning}");
             }
-            Ok(wisp_engine::prepare(artifact.file.try_clone()?))
+            Ok(wisp_engine::prepare(
+                artifact.file.try_clone()?,
+                &grant.interfaces,
+            ))
         };
         let mut artifact = cache
             .load(&digest, &mut open, &compiler)

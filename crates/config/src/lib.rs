@@ -14,11 +14,29 @@
 //! threads = 4
 //! max_program_mib = 64
 //! max_code_mib = 512
+//!
+//! [policy]
+//! profile = "default"
+//! profiles = ["strict", "default", "batch"]
+//! annotations = ["io.wisp.profile", "io.wisp.net.*"]
+//!
+//! [policy.ceiling]
+//! fs_root = "ro"
+//! net_outbound = "https://*.example.com"
+//! memory_max = "512Mi"
+//!
+//! [policy.namespaces.team-a]
+//! profile = "strict"
+//!
+//! [profiles.batch.annotations]
+//! "io.wisp.fs.root" = "rw"
 //! ```
 #![forbid(unsafe_code)]
 
 mod compiler;
+mod policy;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -26,6 +44,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use compiler::Compiler;
+pub use policy::{OwnProfile, Policy};
 
 /// Where the settings are when nothing names another file.
 pub const DEFAULT_PATH: &str = "/etc/wisp/config.toml";
@@ -40,6 +59,8 @@ pub const PATH_VARIABLE: &str = "WISP_CONFIG";
 pub struct Config {
     pub cache: Cache,
     pub compiler: Compiler,
+    policy: Policy,
+    profiles: BTreeMap<String, OwnProfile>,
 }
 
 /// Where compiled programs are kept.
@@ -91,9 +112,10 @@ pub enum ConfigError {
     Read { path: PathBuf, source: io::Error },
     #[error("settings {}: {message}", path.display())]
     Malformed { path: PathBuf, message: String },
-    #[error("settings {}: {field}: {problem}", path.display())]
+    #[error("settings {}: line {line}: {field}: {problem}", path.display())]
     Value {
         path: PathBuf,
+        line: usize,
         field: &'static str,
         problem: String,
     },
@@ -146,20 +168,40 @@ impl Config {
                 },
             }
         })?;
-        config.check(path)?;
-        Ok(config)
+        match config.check() {
+            Ok(()) => Ok(config),
+            Err((field, problem)) => Err(ConfigError::Value {
+                path: path.into(),
+                line: line_of(text, field),
+                field,
+                problem,
+            }),
+        }
     }
 
-    fn check(&self, path: &Path) -> Result<(), ConfigError> {
+    fn check(&self) -> Result<(), (&'static str, String)> {
         absolute("cache.dir", &self.cache.dir)
             .and_then(|()| absolute("cache.run_dir", &self.cache.run_dir))
             .and_then(|()| self.compiler.check())
-            .map_err(|(field, problem)| ConfigError::Value {
-                path: path.into(),
-                field,
-                problem,
-            })
+            .and_then(|()| self.policy.check(&self.profiles))
     }
+
+    /// What pods may ask for.
+    pub fn policy(&self) -> wisp_capability::Policy {
+        self.policy.value(&self.profiles)
+    }
+}
+
+/// The line, counted from one, of the first setting that has the last part of
+/// `field` as its name. A value of it is wrong, so there is one.
+fn line_of(text: &str, field: &str) -> usize {
+    let name = field.rsplit('.').next().unwrap_or(field);
+    text.lines()
+        .position(|line| {
+            let rest = line.trim_start().strip_prefix(name);
+            rest.is_some_and(|rest| rest.trim_start().starts_with('='))
+        })
+        .map_or(1, |line| line + 1)
 }
 
 fn absolute(field: &'static str, value: &Path) -> Result<(), (&'static str, String)> {
@@ -237,13 +279,79 @@ mod tests {
             ),
             ("[compiler]\nmemory_mib = 1", "compiler.memory_mib"),
             ("[compiler]\nmemory_mib = -1", "line 2"),
-            ("[compiler]\nthreads = 0", "compiler.threads"),
+            ("[compiler]\nthreads = 0", "line 2: compiler.threads"),
+            ("[policy]\nprofile = \"none\"", "line 2: policy.profile"),
+            ("[policy]\n\nprofiles = [\"a\"]", "line 3: policy.profiles"),
+            (
+                "[policy.namespaces.a]\nprofile = \"b\"",
+                "line 2: policy.profile",
+            ),
+            ("[policy]\nannotations = [\"io.wisp.x\"]", "line 2"),
+            ("[policy]\nannotations = [\"io.wisp.x*\"]", "io.wisp.x*"),
+            ("[policy.ceiling]\nfs_root = \"yes\"", "line 2"),
+            ("[policy.ceiling]\nnet_outbound = \"ftp://a\"", "line 2"),
+            ("[policy.ceiling]\nnet_outbound = \"ftp://a\"", "ftp"),
+            ("[policy.ceiling]\nmemory_max = \"much\"", "line 2"),
+            ("[policy.ceiling]\nmemory_max = 5", "line 2"),
+            ("[policy.ceiling]\ninterfaces_deny = [\"x\"]", "line 2"),
+            ("[policy.ceiling]\nfs = \"ro\"", "line 2"),
+            (
+                "[profiles.a.annotations]\n\"io.wisp.x\" = \"y\"",
+                "io.wisp.x",
+            ),
+            (
+                "[profiles.a.annotations]\n\"io.wisp.fs.root\" = \"y\"",
+                "ro, rw or none",
+            ),
+            (
+                "[profiles.a.annotations]\n\"io.wisp.profile\" = \"open\"",
+                "io.wisp.profile",
+            ),
+            ("[profiles.a]\nceilings = 1", "line 2"),
         ] {
             let error = parse(text).expect_err(text);
             assert!(error.starts_with("settings /etc/x.toml: "), "{error}");
             assert!(error.contains(expected), "{text}: {error}");
             assert!(!error.contains('\n'), "{error}");
         }
+    }
+
+    #[test]
+    fn the_policy_is_what_the_file_says() {
+        assert_eq!(
+            parse("").expect("valid").policy(),
+            wisp_capability::Policy::default()
+        );
+        let text = r#"
+            [policy]
+            profile = "batch"
+            profiles = ["strict", "batch"]
+            annotations = ["io.wisp.net.*", "io.wisp.config.*", "io.wisp.profile"]
+            [policy.ceiling]
+            fs_root = "ro"
+            net_outbound = "https://*.example.com"
+            memory_max = "64Mi"
+            interfaces_deny = ["wasi:sockets"]
+            [policy.namespaces.team-a]
+            profile = "strict"
+            [policy.namespaces.team-a.ceiling]
+            net_listen = ""
+            [profiles.batch.annotations]
+            "io.wisp.fs.root" = "ro"
+            [profiles.batch.ceiling]
+            memory_instance_max = "1Mi"
+        "#;
+        let policy = parse(text).expect("valid").policy();
+        assert_eq!(policy.node.profile.as_deref(), Some("batch"));
+        assert_eq!(policy.node.ceiling.memory_max, Some(64 << 20));
+        assert_eq!(policy.node.ceiling.interfaces_deny, ["wasi:sockets"]);
+        let own = &policy.namespaces["team-a"];
+        assert_eq!(own.profile.as_deref(), Some("strict"));
+        let none = own.ceiling.net_listen.as_ref();
+        assert!(none.is_some_and(wisp_capability::Rules::is_empty));
+        let batch = &policy.profiles["batch"];
+        assert_eq!(batch.annotations["io.wisp.fs.root"], "ro");
+        assert_eq!(batch.ceiling.memory_instance_max, Some(1 << 20));
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod initial;
 mod join;
 mod limits;
 mod membership;
+mod memory_limit;
 mod oom;
 mod scope;
 mod systemd;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! engine FILE [--dir HOST:GUEST[:ro]] [--env NAME=VALUE] [--annotation KEY=VALUE]
-//!        [--grace SECONDS] [ARG...]
+//!        [--grace SECONDS] [--limit BYTES] [--limit-file FILE] [ARG...]
 //! ```
 //!
 //! Prints `ready` to stderr when the engine says so.
@@ -12,7 +12,7 @@ use std::fs::File;
 use std::io::{Seek, Write};
 use std::time::Duration;
 
-use wisp_capability::{Request, grant};
+use wisp_capability::{Policy, Request, grant};
 use wisp_engine::{HostPreopen, Setup};
 
 type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
@@ -34,6 +34,8 @@ fn run() -> Result<i32> {
     let mut env = Vec::new();
     let mut annotations = BTreeMap::new();
     let mut preopens = Vec::new();
+    let mut limit = None;
+    let mut limit_file = None;
     let mut grace = Duration::from_secs(10);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or("a flag without a value");
@@ -45,6 +47,8 @@ fn run() -> Result<i32> {
                 let (key, value) = value.split_once('=').ok_or("KEY=VALUE")?;
                 annotations.insert(key.into(), value.into());
             }
+            "--limit" => limit = Some(value()?.parse()?),
+            "--limit-file" => limit_file = Some(File::open(value()?)?),
             "--grace" => grace = Duration::from_secs(value()?.parse()?),
             _ => args.push(word),
         }
@@ -57,12 +61,17 @@ fn run() -> Result<i32> {
         mounts: &[],
         root_readonly: false,
         host_network: true,
+        memory_limit: limit,
+        namespace: "",
+        policy: &Policy::default(),
     })?;
-    let prepared = wisp_engine::prepare(code(&program)?)?;
+    let prepared = wisp_engine::prepare(code(&program)?, &grant.interfaces)?;
     eprintln!("world: {}", prepared.world());
     Ok(prepared.run(Setup {
-        grant,
         preopens,
+        memory_limit: limit_file,
+        config: grant.config_dir.clone().map(Into::into),
+        grant,
         grace,
         ready: Box::new(|result| match result {
             Ok(()) => eprintln!("ready"),

@@ -1,11 +1,13 @@
 //! Programs that run once.
 
+use std::sync::Arc;
+
 use wasmtime::{Engine, InstancePre, Store};
-use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{p2, p3};
 
 use crate::exit;
-use crate::guest::Guest;
+use crate::guest::{Guest, ModuleGuest};
+use crate::memory::Budget;
 use crate::prepare::Program;
 use crate::setup::{Ready, Setup, Surroundings};
 use crate::signals::install_command_signals;
@@ -19,22 +21,23 @@ type Outcome = wasmtime::Result<Result<(), ()>>;
 /// Runs `program` to its end and gives the exit code.
 pub fn run(engine: &Engine, program: Program, setup: Setup) -> i32 {
     match start(engine, program, setup) {
-        Ok(outcome) => exit::code(outcome),
+        Ok((outcome, budget)) => exit::code(outcome, &budget),
         Err(()) => exit::NOT_STARTED,
     }
 }
 
-fn start(engine: &Engine, program: Program, setup: Setup) -> Result<Outcome, ()> {
+fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Arc<Budget>), ()> {
     let Setup {
         grant,
         preopens,
+        memory_limit,
+        config,
         ready,
         ..
     } = setup;
     let prepared = || {
         install_command_signals().map_err(|error| format!("signal handlers: {error}"))?;
-        let surroundings = Surroundings::new(grant, preopens)
-            .map_err(|error| format!("standard streams: {error}"))?;
+        let surroundings = Surroundings::new(grant, preopens, memory_limit, config)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -50,19 +53,17 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<Outcome, ()>
     };
     let outcome = match program {
         Program::Module(pre) => {
-            let (store, ready) = store(engine, ready, || {
-                surroundings.wasi().map(|mut wasi| wasi.build_p1())
-            })?;
+            let (store, ready) = store(ready, || ModuleGuest::store(engine, &surroundings))?;
             ready(Ok(()));
             runtime.block_on(module(store, pre))
         }
         Program::Command2(pre) => {
-            let (store, ready) = store(engine, ready, || Guest::new(&surroundings))?;
+            let (store, ready) = store(ready, || Guest::store(engine, &surroundings))?;
             ready(Ok(()));
             runtime.block_on(command2(store, pre))
         }
         Program::Command3(pre) => {
-            let (store, ready) = store(engine, ready, || Guest::new(&surroundings))?;
+            let (store, ready) = store(ready, || Guest::store(engine, &surroundings))?;
             ready(Ok(()));
             runtime.block_on(command3(store, pre))
         }
@@ -73,17 +74,15 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<Outcome, ()>
     };
     // A lookup that the guest did not wait for must not hold up the exit.
     runtime.shutdown_background();
-    Ok(outcome)
+    Ok((outcome, surroundings.budget))
 }
 
 fn store<T: 'static>(
-    engine: &Engine,
     ready: Ready,
-    data: impl FnOnce() -> Result<T, String>,
+    make: impl FnOnce() -> Result<Store<T>, String>,
 ) -> Result<(Store<T>, Ready), ()> {
-    match data() {
-        Ok(data) => {
-            let mut store = Store::new(engine, data);
+    match make() {
+        Ok(mut store) => {
             store.set_epoch_deadline(NEVER);
             Ok((store, ready))
         }
@@ -94,7 +93,7 @@ fn store<T: 'static>(
     }
 }
 
-async fn module(mut store: Store<WasiP1Ctx>, pre: InstancePre<WasiP1Ctx>) -> Outcome {
+async fn module(mut store: Store<ModuleGuest>, pre: InstancePre<ModuleGuest>) -> Outcome {
     let instance = pre.instantiate_async(&mut store).await?;
     let start = instance.get_typed_func::<(), ()>(&mut store, "_start")?;
     start.call_async(&mut store, ()).await.map(Ok)

@@ -14,6 +14,8 @@ pub enum EngineError {
         found: Vec<String>,
         wants: &'static str,
     },
+    #[error("it imports {import}, which is denied: {remedy}")]
+    Denied { import: String, remedy: String },
     #[error("an import that nobody provides: {0}")]
     Import(String),
 }

@@ -4,6 +4,8 @@ use std::io::Write;
 
 use wasmtime_wasi::I32Exit;
 
+use crate::memory::Budget;
+
 /// The guest returned an error from `run`.
 const FAILED: i32 = 1;
 
@@ -13,9 +15,10 @@ pub const TRAPPED: i32 = 134;
 /// The guest could not be started.
 pub const NOT_STARTED: i32 = 125;
 
-/// The exit code for what a run gave. A trap is told on stderr.
-pub fn code(outcome: wasmtime::Result<Result<(), ()>>) -> i32 {
-    match outcome {
+/// The exit code for what a run gave. A trap is told on stderr, and, if the
+/// guest failed, that it had been refused memory.
+pub fn code(outcome: wasmtime::Result<Result<(), ()>>, budget: &Budget) -> i32 {
+    let code = match outcome {
         Ok(Ok(())) => 0,
         Ok(Err(())) => FAILED,
         Err(error) => match error.downcast_ref::<I32Exit>() {
@@ -26,7 +29,13 @@ pub fn code(outcome: wasmtime::Result<Result<(), ()>>) -> i32 {
                 TRAPPED
             }
         },
+    };
+    if code != 0
+        && let Some(reason) = budget.take_refusal()
+    {
+        complain(&reason);
     }
+    code
 }
 
 /// Writes a line of our own to stderr, among the guest's.
@@ -37,10 +46,14 @@ pub fn complain(message: &str) {
 
 #[cfg(test)]
 mod tests {
+    use wisp_capability::Limits;
+
     use super::*;
 
     #[test]
     fn outcomes_have_their_codes() {
+        let budget = Budget::new(Limits::default(), None);
+        let code = |outcome| code(outcome, &budget);
         assert_eq!(code(Ok(Ok(()))), 0);
         assert_eq!(code(Ok(Err(()))), 1);
         assert_eq!(code(Err(I32Exit(0).into())), 0);

@@ -1,10 +1,16 @@
-//! What a component's instance has on the host's side.
+//! What an instance has on the host's side.
+
+use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store};
+use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::http::Outbound;
+use crate::memory::Limiter;
 use crate::setup::Surroundings;
 
 /// The data of a component's store.
@@ -13,20 +19,56 @@ pub struct Guest {
     http: WasiHttpCtx,
     outbound: Outbound,
     table: ResourceTable,
+    limiter: Limiter,
+    config: Arc<WasiConfigVariables>,
 }
 
 impl Guest {
-    /// Fresh data for one instance.
+    /// A store for one instance, with fresh data.
     ///
     /// # Errors
     /// See [`Surroundings::wasi`].
-    pub fn new(surroundings: &Surroundings) -> Result<Self, String> {
-        Ok(Self {
+    pub fn store(engine: &Engine, surroundings: &Surroundings) -> Result<Store<Self>, String> {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(surroundings.resources());
+        let guest = Self {
             wasi: surroundings.wasi()?.build(),
             http: WasiHttpCtx::new(),
             outbound: Outbound::new(surroundings.network.clone()),
-            table: ResourceTable::new(),
-        })
+            table,
+            limiter: surroundings.budget.limiter(),
+            config: surroundings.config.clone(),
+        };
+        let mut store = Store::new(engine, guest);
+        Limiter::bind(&mut store, |guest| &mut guest.limiter);
+        Ok(store)
+    }
+
+    /// What `wasi:config` answers from.
+    pub fn config(&mut self) -> WasiConfig<'_> {
+        WasiConfig::from(&*self.config)
+    }
+}
+
+/// The data of a module's store.
+pub struct ModuleGuest {
+    pub wasi: WasiP1Ctx,
+    limiter: Limiter,
+}
+
+impl ModuleGuest {
+    /// A store for one instance, with fresh data.
+    ///
+    /// # Errors
+    /// See [`Surroundings::wasi`].
+    pub fn store(engine: &Engine, surroundings: &Surroundings) -> Result<Store<Self>, String> {
+        let guest = Self {
+            wasi: surroundings.wasi()?.build_p1(),
+            limiter: surroundings.budget.limiter(),
+        };
+        let mut store = Store::new(engine, guest);
+        Limiter::bind(&mut store, |guest| &mut guest.limiter);
+        Ok(store)
     }
 }
 

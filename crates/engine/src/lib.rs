@@ -4,11 +4,15 @@
 //! [`prepare`] maps the code and links it, on one thread and with nothing else
 //! started; [`Prepared::run`] makes what the guest sees and runs it to its end.
 
+mod clocks;
 mod command;
+mod config;
 mod error;
 mod exit;
 mod guest;
 mod http;
+mod interfaces;
+mod memory;
 mod network;
 mod prepare;
 mod setup;

@@ -7,17 +7,21 @@ use std::path::{Path, PathBuf};
 use wasmtime::component::{self, Component};
 use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Precompiled};
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::p2::bindings as http2;
 use wasmtime_wasi_http::p3::bindings as http3;
+use wisp_capability::Interfaces;
 
 use crate::command;
 use crate::error::EngineError;
-use crate::guest::Guest;
+use crate::guest::{Guest, ModuleGuest};
 use crate::http;
+use crate::interfaces;
 use crate::setup::Setup;
 use crate::world::{Imports, Wasi, World, of_component, of_module};
+
+/// Where a module's imports come from.
+const PREVIEW_1: &str = "wasi_snapshot_preview1";
 
 /// A program, mapped and linked. Nothing of it has run.
 pub struct Prepared {
@@ -27,7 +31,7 @@ pub struct Prepared {
 
 /// What is to be instantiated.
 pub(crate) enum Program {
-    Module(InstancePre<WasiP1Ctx>),
+    Module(InstancePre<ModuleGuest>),
     Command2(p2::bindings::CommandPre<Guest>),
     Command3(p3::bindings::CommandPre<Guest>),
     Http(http::Handler),
@@ -40,8 +44,8 @@ pub(crate) enum Program {
 ///
 /// # Errors
 /// Code of another version, a world that is not supported, or an import that
-/// nobody provides.
-pub fn prepare(artifact: File) -> Result<Prepared, EngineError> {
+/// nobody provides or `interfaces` denies.
+pub fn prepare(artifact: File, interfaces: &Interfaces) -> Result<Prepared, EngineError> {
     let config = wisp_aot::settings().map_err(|error| EngineError::Engine(text(&error)))?;
     let engine = Engine::new(&config).map_err(|error| EngineError::Engine(text(&error)))?;
     // Wasmtime maps components by path only. This path leads to the open file
@@ -50,8 +54,8 @@ pub fn prepare(artifact: File) -> Result<Prepared, EngineError> {
     let kind = Engine::detect_precompiled_file(&path)
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     let program = match kind {
-        Some(Precompiled::Module) => module(&engine, &path)?,
-        Some(Precompiled::Component) => component(&engine, &path)?,
+        Some(Precompiled::Module) => module(&engine, &path, interfaces)?,
+        Some(Precompiled::Component) => component(&engine, &path, interfaces)?,
         None => return Err(EngineError::Artifact("not made by our compiler".into())),
     };
     Ok(Prepared { engine, program })
@@ -85,7 +89,7 @@ fn text(error: &wasmtime::Error) -> String {
     format!("{error:#}")
 }
 
-fn module(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
+fn module(engine: &Engine, path: &Path, interfaces: &Interfaces) -> Result<Program, EngineError> {
     // SAFETY: the caller's promise: our own compiler wrote the code.
     let module = unsafe { Module::deserialize_file(engine, path) }
         .map_err(|error| EngineError::Artifact(text(&error)))?;
@@ -96,35 +100,52 @@ fn module(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
         };
         (export.name(), is_entry)
     }))?;
-    let linker = module_linker(engine).map_err(|error| EngineError::Engine(text(&error)))?;
+    interfaces::check(interfaces, module.imports().map(|import| import.module()))?;
+    let linker = module_linker(engine, &module, interfaces)
+        .map_err(|error| EngineError::Engine(text(&error)))?;
     linker
         .instantiate_pre(&module)
         .map(Program::Module)
         .map_err(|error| EngineError::Import(text(&error)))
 }
 
-fn module_linker(engine: &Engine) -> wasmtime::Result<Linker<WasiP1Ctx>> {
+fn module_linker(
+    engine: &Engine,
+    module: &Module,
+    interfaces: &Interfaces,
+) -> wasmtime::Result<Linker<ModuleGuest>> {
     let mut linker = Linker::new(engine);
-    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut WasiP1Ctx| guest)?;
+    if interfaces.traps() && interfaces.refusal(PREVIEW_1).is_some() {
+        linker.define_unknown_imports_as_traps(module)?;
+        return Ok(linker);
+    }
+    wasmtime_wasi::p1::add_to_linker_async(&mut linker, |guest: &mut ModuleGuest| &mut guest.wasi)?;
     // Wasmtime's own traps on codes from 126 up, but a process may exit so.
     linker.allow_shadowing(true);
     linker.func_wrap(
-        "wasi_snapshot_preview1",
+        PREVIEW_1,
         "proc_exit",
         |code: i32| -> wasmtime::Result<()> { Err(I32Exit(code).into()) },
     )?;
     Ok(linker)
 }
 
-fn component(engine: &Engine, path: &Path) -> Result<Program, EngineError> {
+fn component(
+    engine: &Engine,
+    path: &Path,
+    interfaces: &Interfaces,
+) -> Result<Program, EngineError> {
     // SAFETY: as for modules.
     let component = unsafe { Component::deserialize_file(engine, path) }
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     let ty = component.component_type();
     let world = of_component(ty.exports(engine).map(|(name, _)| name))?;
     let imports = Imports::of(ty.imports(engine).map(|(name, _)| name));
-    let linker =
+    interfaces::check(interfaces, ty.imports(engine).map(|(name, _)| name))?;
+    let mut linker =
         component_linker(engine, &imports).map_err(|error| EngineError::Engine(text(&error)))?;
+    interfaces::trap(interfaces, engine, &ty, &mut linker)
+        .map_err(|error| EngineError::Engine(text(&error)))?;
     let pre = linker
         .instantiate_pre(&component)
         .map_err(|error| EngineError::Import(text(&error)))?;
@@ -161,6 +182,9 @@ fn component_linker(
     }
     if imports.http2 {
         wasmtime_wasi_http::p2::add_only_http_to_linker_async(&mut linker)?;
+    }
+    if imports.config {
+        wasmtime_wasi_config::add_to_linker(&mut linker, Guest::config)?;
     }
     if imports.http3 {
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;

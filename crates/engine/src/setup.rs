@@ -1,10 +1,17 @@
+use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
-use wisp_capability::Grant;
+use wasmtime_wasi_config::WasiConfigVariables;
+use wisp_capability::{Clocks, Grant};
 
+use crate::clocks::{CoarseMonotonic, CoarseWall};
+use crate::config;
+use crate::memory::Budget;
 use crate::network::Network;
 use crate::stdio::Output;
 
@@ -27,6 +34,12 @@ pub type Ready = Box<dyn FnOnce(Result<(), String>)>;
 pub struct Setup {
     pub grant: Grant,
     pub preopens: Vec<HostPreopen>,
+    /// The file that says what the container's memory limit is by now: of
+    /// cgroup v1 `memory.limit_in_bytes`, of v2 `memory.max`. Without it, what
+    /// the grant says stays.
+    pub memory_limit: Option<File>,
+    /// A directory whose files are values of `wasi:config`.
+    pub config: Option<PathBuf>,
     pub ready: Ready,
     /// How long an HTTP server may take to answer what it has begun once it is
     /// asked to stop.
@@ -41,17 +54,35 @@ pub(crate) struct Surroundings {
     stdout: Output,
     stderr: Output,
     pub network: Arc<Network>,
+    pub budget: Arc<Budget>,
+    pub config: Arc<WasiConfigVariables>,
 }
 
 impl Surroundings {
-    pub fn new(grant: Grant, preopens: Vec<HostPreopen>) -> std::io::Result<Self> {
+    /// # Errors
+    /// What of it cannot be had.
+    pub fn new(
+        grant: Grant,
+        preopens: Vec<HostPreopen>,
+        memory_limit: Option<File>,
+        config: Option<PathBuf>,
+    ) -> Result<Self, String> {
+        let values = config::read(&grant.config, config.as_deref())?;
+        let streams = |error: std::io::Error| format!("standard streams: {error}");
         Ok(Self {
+            config: Arc::new(values.into_iter().collect()),
+            budget: Budget::new(grant.limits, memory_limit),
             network: Arc::new(Network::new(&grant)),
             grant,
             preopens,
-            stdout: Output::stdout()?,
-            stderr: Output::stderr()?,
+            stdout: Output::stdout().map_err(streams)?,
+            stderr: Output::stderr().map_err(streams)?,
         })
+    }
+
+    /// How many resources one instance may hold.
+    pub fn resources(&self) -> usize {
+        usize::try_from(self.grant.limits.resources()).unwrap_or(usize::MAX)
     }
 
     /// The context of one instance.
@@ -68,7 +99,8 @@ impl Surroundings {
             .stderr(self.stderr.clone())
             .args(&self.grant.args)
             .envs(&self.grant.env)
-            .initial_cwd(&self.grant.cwd);
+            .initial_cwd(&self.grant.cwd)
+            .max_random_size(self.grant.limits.hostcall());
         for preopen in &self.preopens {
             let permissions = if preopen.writable {
                 FsPerms::ReadWrite
@@ -83,6 +115,15 @@ impl Surroundings {
                         preopen.guest
                     )
                 })?;
+        }
+        if self.grant.clocks == Clocks::Coarse {
+            wasi.wall_clock(CoarseWall)
+                .monotonic_clock(CoarseMonotonic::new());
+        }
+        if let Some(seed) = self.grant.seed {
+            wasi.secure_random(StdRng::seed_from_u64(seed))
+                .insecure_random(StdRng::seed_from_u64(!seed))
+                .insecure_random_seed(u128::from(seed));
         }
         self.network.apply(&mut wasi);
         Ok(wasi)

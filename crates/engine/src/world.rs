@@ -95,6 +95,8 @@ pub struct Imports {
     pub http2: bool,
     /// `wasi:http@0.3`.
     pub http3: bool,
+    /// `wasi:config`.
+    pub config: bool,
 }
 
 impl Imports {
@@ -105,6 +107,10 @@ impl Imports {
             let Some((name, version)) = import.split_once('@') else {
                 continue;
             };
+            if name.starts_with("wasi:config/") {
+                needs.config = true;
+                continue;
+            }
             let http = name.starts_with("wasi:http/");
             match (http, version.starts_with("0.3.")) {
                 (false, false) => needs.wasi2 = true,
@@ -186,6 +192,8 @@ mod tests {
         assert!(old.wasi2 && !old.wasi3 && !old.http2 && !old.http3);
         let mixed = of(&["wasi:http/types@0.2.0", "wasi:clocks/monotonic-clock@0.3.0"]);
         assert!(mixed.wasi2 && mixed.http2 && mixed.wasi3 && !mixed.http3);
+        let config = of(&["wasi:config/store@0.2.0-rc.1"]);
+        assert!(config.config && !config.wasi2);
         let new = of(&["wasi:http/client@0.3.0"]);
         assert!(new.wasi3 && new.http3 && !new.wasi2 && !new.http2);
     }

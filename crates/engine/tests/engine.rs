@@ -266,3 +266,126 @@ fn a_preopen_that_is_not_there_is_the_reason_why_a_command_is_not_ready() {
     assert!(text.contains("/nowhere/at/all"), "{text}");
     assert_eq!(output.status.code(), Some(125), "{text}");
 }
+
+/// Grows its memory by 1 MiB pages until it is refused, and traps if that was
+/// not after as many MiB as there are in `expected`.
+fn grower(expected: i32) -> Program {
+    let body = format!(
+        r#"(func (export "_start") (local $mib i32)
+             (loop $again
+               (if (i32.ne (memory.grow (i32.const 16)) (i32.const -1))
+                 (then
+                   (local.set $mib (i32.add (local.get $mib) (i32.const 1)))
+                   (br $again))))
+             (if (i32.ne (local.get $mib) (i32.const {expected})) (then unreachable)))"#
+    );
+    Program::new(&module(&body))
+}
+
+#[test]
+fn a_guest_without_room_is_told_so_by_its_own_instruction() {
+    // 32 MiB less 6 MiB for the host, of which the first page is 64 KiB.
+    let output = grower(25).command().args(["--limit", "33554432"]).output();
+    let output = output.expect("run the engine");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    assert!(!stderr(&output).contains("limit"), "{}", stderr(&output));
+}
+
+#[test]
+fn a_guest_that_dies_of_its_limit_says_which_and_how_to_raise_it() {
+    let run = |args: &[&str]| {
+        let output = grower(1000).command().args(args).output();
+        let output = output.expect("run the engine");
+        assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+        stderr(&output)
+    };
+    let text = run(&["--limit", "33554432"]);
+    assert!(text.contains("the memory limit was reached"), "{text}");
+    assert!(text.contains("26 MiB") && text.contains("32 MiB"), "{text}");
+    let text = run(&["--annotation", "io.wisp.memory.max=8Mi"]);
+    assert!(
+        text.contains("8 MiB by the annotation io.wisp.memory.max"),
+        "{text}"
+    );
+    let text = run(&["--annotation", "io.wisp.memory.instance-max=4Mi"]);
+    assert!(text.contains("an instance's memory limit"), "{text}");
+}
+
+#[test]
+fn a_raised_limit_is_seen_by_a_guest_that_runs() {
+    let dir = TempDir::new().expect("dir");
+    let file = dir.path().join("memory.max");
+    std::fs::write(&file, "67108864\n").expect("write");
+    let output = grower(55)
+        .command()
+        .args(["--limit", "33554432", "--limit-file"])
+        .arg(&file)
+        .output()
+        .expect("run the engine");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+}
+
+#[test]
+fn a_guest_that_cannot_even_begin_within_its_limit_says_so() {
+    let large = Program::new(&module("(memory 1000) (func (export \"_start\"))"));
+    let output = large.command().args(["--limit", "33554432"]).output();
+    let text = stderr(&output.expect("run the engine"));
+    assert!(text.contains("the memory limit was reached"), "{text}");
+    let table = r#"(table 4000000 funcref) (func (export "_start"))"#;
+    let table = Program::new(&module(table));
+    let output = table.command().args(["--limit", "33554432"]).output();
+    let text = stderr(&output.expect("run the engine"));
+    assert!(text.contains("the memory limit was reached"), "{text}");
+}
+
+#[test]
+fn memory_that_no_limiter_sees_is_not_to_be_had() {
+    let shared = r#"(module (memory 1 60000 shared) (func (export "_start")))"#;
+    let output = Program::new(shared).run();
+    assert!(!output.status.success(), "{}", stderr(&output));
+}
+
+#[test]
+fn random_bytes_beyond_bounds_are_a_trap() {
+    let body = r#"(func (export "_start")
+        (drop (memory.grow (i32.const 100)))
+        (drop (call $random (i32.const 0) (i32.const LENGTH))))"#;
+    let run = |length: &str| {
+        let text = module(&body.replace("LENGTH", length)).replacen(
+            "(memory",
+            r#"(import "wasi_snapshot_preview1" "random_get"
+                 (func $random (param i32 i32) (result i32)))
+               (memory"#,
+            1,
+        );
+        let output = Program::new(&text)
+            .command()
+            .args(["--limit", "33554432"])
+            .output();
+        output.expect("run the engine")
+    };
+    let output = run("3145728");
+    assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
+    let output = run("3145729");
+    assert_eq!(output.status.code(), Some(134), "{}", stderr(&output));
+}
+
+#[test]
+fn a_server_without_room_for_an_instance_says_so_and_goes_on() {
+    let address = free_address();
+    let listen = format!("io.wisp.http.listen={address}");
+    let memory = TRAPPING_SERVER.replacen("(core module $m ", "(core module $m (memory 500) ", 1);
+    let mut running =
+        Program::new(&memory).start(&["--limit", "33554432", "--annotation", &listen]);
+    for _ in 0..2 {
+        let answer = get(&address);
+        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        let mut told = String::new();
+        while !told.contains("the memory limit was reached") {
+            let length = running.stderr.read_line(&mut told).expect("stderr");
+            assert_ne!(length, 0, "{told}");
+        }
+    }
+    running.signal(libc::SIGTERM);
+    assert_eq!(running.code(), Some(0));
+}

@@ -49,6 +49,10 @@ fn inner(how: &str) -> Outcome {
             "recursion came back with {}",
             recurse(black_box(1))
         )),
+        // Running out of it is the standard library's own end.
+        "memory" => loop {
+            black_box(vec![1u8; 1 << 20]).leak();
+        },
         _ => Err(format!("no trap named {how:?}")),
     }
 }

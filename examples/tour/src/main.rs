@@ -52,6 +52,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: process::hog,
     },
     Subcommand {
+        name: "grow",
+        arguments: "",
+        run: process::grow,
+    },
+    Subcommand {
         name: "read",
         arguments: "path",
         run: files::read,
@@ -143,7 +148,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     },
     Subcommand {
         name: "trap",
-        arguments: "[unreachable|panic|stack]",
+        arguments: "[unreachable|panic|stack|memory]",
         run: ending::trap,
     },
     Subcommand {

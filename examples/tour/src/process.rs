@@ -76,15 +76,36 @@ pub fn random(arguments: &[String]) -> Outcome {
 /// prints what it got.
 pub fn hog(arguments: &[String]) -> Outcome {
     let mebibytes: usize = number(arguments, 0, "a number of mebibytes")?;
-    let mut held: Vec<Vec<u8>> = Vec::new();
-    for taken in 0..mebibytes {
+    let mut held = Vec::new();
+    take(&mut held, mebibytes)?;
+    println!("holding {} MiB", held.len());
+    Ok(())
+}
+
+/// Takes memory as `hog` does, as many mebibytes more as each line of stdin
+/// says, and prints after each what it has; ends with stdin.
+pub fn grow(_: &[String]) -> Outcome {
+    let mut held = Vec::new();
+    println!("ready");
+    for line in std::io::stdin().lines() {
+        let line = line.map_err(|e| e.to_string())?;
+        let more = number(&[line], 0, "a number of mebibytes")?;
+        match take(&mut held, more) {
+            Ok(()) => println!("holding {} MiB", held.len()),
+            Err(reason) => println!("{reason}"),
+        }
+    }
+    Ok(())
+}
+
+fn take(held: &mut Vec<Vec<u8>>, mebibytes: usize) -> Outcome {
+    for _ in 0..mebibytes {
         let mut block = Vec::new();
         block
             .try_reserve_exact(1 << 20)
-            .map_err(|_| format!("no more memory after {taken} MiB"))?;
+            .map_err(|_| format!("no more memory after {} MiB", held.len()))?;
         block.resize(1 << 20, 1);
         held.push(block);
     }
-    println!("holding {} MiB", held.len());
     Ok(())
 }

@@ -12,7 +12,7 @@ use libcgroups::common::{CgroupSetup, get_cgroup_setup};
 use super::{Cgroup, split_systemd, systemd_as_path};
 
 /// Where cgroups are mounted.
-const ROOT: &str = "/sys/fs/cgroup";
+pub(super) const ROOT: &str = "/sys/fs/cgroup";
 
 /// Which kind of hierarchy the node's controllers are in. On hybrid machines,
 /// whose version 2 hierarchy has no controllers, that is version 1.

@@ -5,6 +5,7 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use wisp_aot::{Artifact, Cache, Compiler, Digest, Memo};
+use wisp_capability::Interfaces;
 use wisp_config::Config;
 use wisp_engine::{EngineError, Prepared};
 use wisp_image::Program;
@@ -38,6 +39,7 @@ pub fn load(
     program: Program,
     root: &Root<'_>,
     config: &Config,
+    interfaces: &Interfaces,
     creator: &Control,
 ) -> Result<Code, ContainerError> {
     let cache = Cache::from_config(config);
@@ -55,7 +57,7 @@ pub fn load(
     let mut artifact = cache.load(&digest, &mut open, &compiler).map_err(aot)?;
     warn(&artifact);
     creator.step("init: code found");
-    let mut prepared = prepare(&artifact, &name)?;
+    let mut prepared = prepare(&artifact, &name, interfaces)?;
     if let Err(EngineError::Artifact(reason)) = &prepared
         && artifact.cached
     {
@@ -66,7 +68,7 @@ pub fn load(
             .replace(&artifact, &digest, &mut open, &compiler)
             .map_err(aot)?;
         warn(&artifact);
-        prepared = prepare(&artifact, &name)?;
+        prepared = prepare(&artifact, &name, interfaces)?;
     }
     match prepared {
         Ok(prepared) => {
@@ -83,11 +85,12 @@ pub fn load(
 fn prepare(
     artifact: &Artifact,
     name: &str,
+    interfaces: &Interfaces,
 ) -> Result<Result<Prepared, EngineError>, ContainerError> {
     let file = artifact.file.try_clone().map_err(|e| {
         ContainerError::Init(format!("{name}: keep the code open while it runs: {e}"))
     })?;
-    Ok(wisp_engine::prepare(file))
+    Ok(wisp_engine::prepare(file, interfaces))
 }
 
 /// Opens a program's bytes, as often as they are needed.

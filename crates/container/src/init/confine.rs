@@ -8,7 +8,7 @@ use std::fs;
 
 use libcontainer::capabilities::{drop_privileges, reset_effective};
 use libcontainer::syscall::syscall::create_syscall;
-use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
+use nix::sys::prctl::{set_dumpable, set_keepcaps, set_no_new_privs};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setresgid, setresuid};
 use oci_spec::runtime::{Capabilities, LinuxCapabilities, Process};
@@ -74,6 +74,15 @@ pub fn user(process: &Process) -> Result<(), ContainerError> {
         .clone()
         .unwrap_or_else(no_capabilities);
     drop_privileges(&capabilities, &*system).map_err(failed("give up capabilities"))
+}
+
+/// Keeps other processes of the same user from looking into this one, and the
+/// kernel from writing its memory to a file when it dies (ptrace(2), core(5)).
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn undumpable() -> Result<(), ContainerError> {
+    set_dumpable(false).map_err(failed("become undumpable"))
 }
 
 fn failed<E: std::fmt::Display>(what: &'static str) -> impl Fn(E) -> ContainerError {

@@ -33,7 +33,7 @@ pub fn capabilities(process: &Process, grant: &Grant, world: World) -> Option<Li
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
-    use wisp_capability::Request;
+    use wisp_capability::{Policy, Request};
     use wisp_engine::Wasi;
 
     fn kept(bounding: &str, annotation: (&str, &str), world: World) -> bool {
@@ -50,6 +50,9 @@ mod tests {
             mounts: &[],
             root_readonly: false,
             host_network: false,
+            memory_limit: None,
+            namespace: "",
+            policy: &Policy::default(),
         })
         .expect("grant");
         let kept = capabilities(&process, &grant, world);

@@ -7,12 +7,14 @@
 //! libcontainer.
 
 mod attach;
+mod calls;
 mod code;
 mod confine;
 mod descriptors;
 pub mod exec;
 mod groups;
 mod jail;
+mod landlock;
 mod low_ports;
 mod lower;
 mod namespaces;
@@ -161,7 +163,15 @@ fn create(
                 path: &root_path,
                 mounts: &request.rootfs,
             };
-            let guest = wasm::Guest::prepare(&spec, wasm, &root, &config, &home, control)?;
+            let guest = wasm::Guest::prepare(
+                &spec,
+                wasm,
+                &root,
+                &config,
+                &request.namespace,
+                &home,
+                control,
+            )?;
             control.report(&Report::Created(created(ProgramKind::Wasm, 0)));
             guest.enter(&spec, &root_path, &home, bundle, request, control)?;
         }

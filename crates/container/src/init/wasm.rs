@@ -6,7 +6,8 @@
 //! fork. See `docs/architecture.md`.
 
 use std::collections::BTreeMap;
-use std::os::fd::RawFd;
+use std::fs::File;
+use std::os::fd::{AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,13 +21,16 @@ use wisp_image::Program;
 use super::code::{self, Code, Root};
 use super::jail::{self, Jail};
 use super::namespaces::{self, Home, Pids};
-use super::{confine, descriptors, groups, low_ports, sysctl, terminal, view};
+use super::{calls, confine, descriptors, groups, landlock, low_ports, sysctl, terminal, view};
 use crate::bundle::Bundle;
 use crate::cgroup::{Cgroup, Forked, Membership};
 use crate::control::{Control, CreateRequest, Report};
 use crate::error::ContainerError;
 use crate::hooks::{self, Moment};
 use crate::seccomp;
+
+/// The annotation in which containerd's Kubernetes plugin tells the pod's namespace.
+const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
 
 /// How long an HTTP server may drain after SIGTERM before it ends by itself.
 /// kubelet's default grace period is 30 s; whoever asks for less sends SIGKILL.
@@ -52,6 +56,7 @@ impl Guest {
         program: Program,
         root: &Root<'_>,
         config: &Config,
+        namespace: &str,
         home: &Home,
         control: &Control,
     ) -> Result<Self, ContainerError> {
@@ -62,9 +67,11 @@ impl Guest {
         let volumes = jail::volumes(spec);
         let granted = capabilities(
             spec,
+            namespace,
+            config,
             &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
         )?;
-        let code = code::load(program, root, config, control)?;
+        let code = code::load(program, root, config, &granted.interfaces, control)?;
         // What is open now, the guest needs: the mapped AOT file, what Tokio has
         // made once for the whole process. What is opened from here on, it does
         // not.
@@ -116,6 +123,7 @@ impl Guest {
         // After the jail's folder is there, which says, whatever fails from here
         // on, that there may be a cgroup to remove.
         let membership = Membership::create(&cgroup, resources)?;
+        let memory_limit = cgroup.memory_limit();
         control.step("init: cgroup made");
         namespaces::enter(spec)?;
         sysctl::write(spec)?;
@@ -134,7 +142,7 @@ impl Guest {
             Forked::Neither => Ok(()),
             Forked::Child => {
                 control.step("guest: forked");
-                self.live(spec, process, control)
+                self.live(spec, process, memory_limit.file(), control)
             }
         }
     }
@@ -165,9 +173,13 @@ impl Guest {
         self,
         spec: &Spec,
         process: oci_spec::runtime::Process,
+        memory_limit: Option<File>,
         control: &Control,
     ) -> Result<(), ContainerError> {
-        descriptors::close_all_but(&self.keep)
+        let mut keep = self.keep;
+        keep.extend(memory_limit.as_ref().map(AsRawFd::as_raw_fd));
+        keep.sort_unstable();
+        descriptors::close_all_but(&keep)
             .map_err(|e| ContainerError::Init(format!("close inherited descriptors: {e}")))?;
         terminal::control();
         namespaces::enter_cgroup(spec)?;
@@ -178,12 +190,15 @@ impl Guest {
         let kept = low_ports::capabilities(&process, &self.grant, world);
         process.set_capabilities(Some(kept.unwrap_or_else(confine::no_capabilities)));
         confine::user(&process)?;
+        confine::undumpable()?;
         // From here on the container exists, and SIGTERM must end it even as
         // pid 1 of its namespace. An HTTP server takes it over when it runs.
         wisp_engine::install_command_signals()
             .map_err(|e| ContainerError::Init(format!("signal handlers: {e}")))?;
+        landlock::leave_files()?;
+        calls::leave(calls::Needs::of(&self.grant, world))?;
         seccomp::install(&self.filters)?;
-        let setup = setup(self.grant, control);
+        let setup = setup(self.grant, memory_limit, control);
         control.step("guest: in its container");
         control.report(&Report::Waiting);
         if !control.wait_for_start() {
@@ -201,12 +216,14 @@ impl Guest {
 }
 
 /// What a guest with this `grant` runs with, in the jail; it tells `control`
-/// when it runs, or why not.
-pub(super) fn setup(grant: Grant, control: &Control) -> Setup {
+/// when it runs, or why not. `memory_limit` says what its container's is by now.
+pub(super) fn setup(grant: Grant, memory_limit: Option<File>, control: &Control) -> Setup {
     let control = control.clone();
     Setup {
         preopens: preopens(&grant),
+        config: config_dir(&grant),
         grant,
+        memory_limit,
         grace: DRAIN,
         ready: Box::new(move |result| {
             control.step("guest: about to run");
@@ -219,7 +236,12 @@ pub(super) fn setup(grant: Grant, control: &Control) -> Setup {
     }
 }
 
-pub(super) fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, ContainerError> {
+pub(super) fn capabilities(
+    spec: &Spec,
+    namespace: &str,
+    config: &Config,
+    volumes: &[Volume],
+) -> Result<Grant, ContainerError> {
     let process = spec.process().clone().unwrap_or_default();
     let annotations: BTreeMap<_, _> = spec
         .annotations()
@@ -239,27 +261,41 @@ pub(super) fn capabilities(spec: &Spec, volumes: &[Volume]) -> Result<Grant, Con
             .and_then(|root| root.readonly())
             .unwrap_or(false),
         host_network: namespaces::is_hosts(spec, LinuxNamespaceType::Network),
+        memory_limit: memory_limit(spec),
+        namespace: annotations
+            .get(POD_NAMESPACE)
+            .map_or(namespace, String::as_str),
+        policy: &config.policy(),
     };
     Ok(grant(&request)?)
+}
+
+/// Where the files are whose content is configuration.
+fn config_dir(granted: &Grant) -> Option<PathBuf> {
+    granted.config_dir.as_deref().map(in_rootfs)
+}
+
+fn in_rootfs(path: &str) -> PathBuf {
+    Path::new(jail::ROOTFS).join(path.trim_start_matches('/'))
+}
+
+/// The container's memory limit in bytes. Zero and less are none.
+fn memory_limit(spec: &Spec) -> Option<u64> {
+    let resources = spec.linux().as_ref()?.resources().as_ref()?;
+    let limit = resources.memory().as_ref()?.limit()?;
+    u64::try_from(limit).ok().filter(|limit| *limit > 0)
 }
 
 /// The guest's preopens as paths inside the jail. Whether they can be written
 /// is decided by the mounts.
 fn preopens(granted: &Grant) -> Vec<HostPreopen> {
-    match granted.root {
-        RootAccess::Ro | RootAccess::Rw => vec![HostPreopen {
-            host: PathBuf::from(jail::ROOTFS),
-            guest: "/".into(),
-            writable: true,
-        }],
-        RootAccess::None => granted
-            .preopens
-            .iter()
-            .map(|preopen| HostPreopen {
-                host: Path::new(jail::ROOTFS).join(preopen.guest.trim_start_matches('/')),
-                guest: preopen.guest.clone(),
-                writable: preopen.writable,
-            })
-            .collect(),
-    }
+    granted
+        .preopens
+        .iter()
+        .map(|preopen| HostPreopen {
+            host: in_rootfs(&preopen.guest),
+            guest: preopen.guest.clone(),
+            writable: preopen.writable,
+        })
+        .collect()
 }

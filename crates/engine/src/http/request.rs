@@ -63,6 +63,9 @@ impl Service {
             let _serving = self.ticker.serve();
             if let Err(error) = self.serve(request, answer).await {
                 complain(&format!("{title}: guest failed: {error:?}"));
+                if let Some(reason) = self.surroundings.budget.take_refusal() {
+                    complain(&format!("{title}: {reason}"));
+                }
             }
             drop(working);
         });
@@ -73,8 +76,8 @@ impl Service {
     }
 
     async fn serve(&self, request: Request<WasiBody>, answer: Answer) -> wasmtime::Result<()> {
-        let guest = Guest::new(&self.surroundings).map_err(wasmtime::Error::msg)?;
-        let mut store = Store::new(&self.engine, guest);
+        let mut store =
+            Guest::store(&self.engine, &self.surroundings).map_err(wasmtime::Error::msg)?;
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         match &self.handler {

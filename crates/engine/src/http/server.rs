@@ -35,12 +35,14 @@ pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
         let Setup {
             grant,
             preopens,
+            memory_limit,
+            config,
             ready,
             grace,
         } = setup;
         let address = grant.http_listen;
         match Server::new(engine, handler, address, || {
-            Surroundings::new(grant, preopens).map_err(|error| format!("standard streams: {error}"))
+            Surroundings::new(grant, preopens, memory_limit, config)
         }) {
             Ok(server) => {
                 ready(Ok(()));

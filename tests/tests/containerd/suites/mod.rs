@@ -14,6 +14,7 @@ mod files;
 mod http;
 mod lifecycle;
 mod limits;
+mod memory;
 mod native;
 mod network;
 mod pause;
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Case> {
         lifecycle::cases(),
         pause::cases(),
         limits::cases(),
+        memory::cases(),
         same::cases(),
         together::cases(),
         terminals::cases(),

@@ -20,7 +20,7 @@ pub fn cases() -> Vec<Case> {
             ("the out-of-memory score is the process's", oom_score),
             ("new limits reach a running container", updated),
             (
-                "a container beyond its memory limit is OOMKilled",
+                "a guest beyond its memory limit fails, a native container is OOMKilled",
                 oom_killed,
             ),
             ("kubelet can ask what a container uses", stats),
@@ -153,10 +153,23 @@ fn oom_killed(test: &Test<'_>) -> Result<()> {
     let pod = test.pod("hungry").run()?;
     let busybox = test.busybox()?;
     let native = ["dd", "if=/dev/zero", "of=/dev/null", "bs=256M", "count=1"];
-    for (name, image, args) in [
-        ("command", &test.image("tour")?, &["hog", "256"][..]),
-        ("module", &test.image("tour-module")?, &["hog", "256"]),
-        ("native", &busybox, &native),
+    for (name, image, args, code, reason) in [
+        // Who asks the limiter is refused before the kernel has to kill.
+        (
+            "command",
+            &test.image("tour")?,
+            &["hog", "256"][..],
+            1,
+            "Error",
+        ),
+        (
+            "module",
+            &test.image("tour-module")?,
+            &["hog", "256"],
+            1,
+            "Error",
+        ),
+        ("native", &busybox, &native, 137, "OOMKilled"),
     ] {
         let container = pod
             .container(name, image)
@@ -165,7 +178,7 @@ fn oom_killed(test: &Test<'_>) -> Result<()> {
             .start()?;
         let status = container.wait()?;
         ensure!(
-            status.exit_code == 137 && status.reason == "OOMKilled",
+            status.exit_code == code && status.reason == reason,
             "{name}: {status:?}"
         );
     }

@@ -1,5 +1,6 @@
 //! A further guest in a Wasm container.
 
+use std::fs::File;
 use std::path::Path;
 
 use oci_spec::runtime::Spec;
@@ -9,6 +10,7 @@ use wisp_image::Program;
 
 use crate::control::{Control, ExecRequest};
 use crate::error::ContainerError;
+use crate::init::calls::Needs;
 use crate::init::code::{self, Code, Root};
 use crate::init::{jail, wasm};
 
@@ -16,6 +18,7 @@ use crate::init::{jail, wasm};
 pub struct Guest {
     code: Code,
     grant: Grant,
+    memory_limit: Option<File>,
 }
 
 impl Guest {
@@ -35,22 +38,31 @@ impl Guest {
             .into_iter()
             .map(|(volume, _)| volume)
             .collect();
-        let grant = wasm::capabilities(spec, &volumes)?;
         let config = Config::load(request.config.as_deref())?;
+        let grant = wasm::capabilities(spec, &request.namespace, &config, &volumes)?;
         // Through volumes, a name says nothing about what is behind it, so the
         // file itself is read.
         let root = Root {
             path: Path::new(jail::ROOTFS),
             mounts: &[],
         };
-        let code = code::load(program, &root, &config, control)?;
-        Ok(Self { code, grant })
+        let code = code::load(program, &root, &config, &grant.interfaces, control)?;
+        Ok(Self {
+            code,
+            grant,
+            memory_limit: request.cgroup.memory_limit().file(),
+        })
+    }
+
+    /// What system calls it takes.
+    pub fn needs(&self) -> Needs {
+        Needs::of(&self.grant, self.code.prepared.world())
     }
 
     /// Runs it to its end, in the jail; answers its exit code.
     pub fn run(self, control: &Control) -> i32 {
         let Code { prepared, artifact } = self.code;
-        let code = prepared.run(wasm::setup(self.grant, control));
+        let code = prepared.run(wasm::setup(self.grant, self.memory_limit, control));
         drop(artifact);
         code
     }

@@ -20,7 +20,9 @@ use self::choice::Choice;
 use self::guest::Guest;
 use self::join::Forked;
 use self::program::Native;
-use super::{close_on_exec, confine, descriptors, groups, load_spec, take_control, terminal};
+use super::{
+    calls, close_on_exec, confine, descriptors, groups, landlock, load_spec, take_control, terminal,
+};
 use crate::bundle::Bundle;
 use crate::control::{Control, ExecRequest, ProgramKind, Report};
 use crate::error::ContainerError;
@@ -138,6 +140,9 @@ impl Body {
         match self {
             Self::Guest(guest) => {
                 confine::user(&process)?;
+                confine::undumpable()?;
+                landlock::leave_files()?;
+                calls::leave(guest.needs())?;
                 seccomp::install(filters)?;
                 Ok(guest.run(control))
             }
