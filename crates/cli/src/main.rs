@@ -9,7 +9,6 @@ mod doctor;
 mod inspect;
 mod output;
 mod pack;
-mod program;
 mod run;
 mod trace;
 
@@ -42,7 +41,10 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Pack(pack) => pack.run(),
-        Command::Inspect(inspect) => inspect.run(),
+        Command::Inspect(inspect) => match inspect.run() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Trace(trace) => trace.run(),
         Command::Run(run) => match run.run() {
             Ok(code) => std::process::exit(code),

@@ -18,6 +18,7 @@ mod memory;
 mod native;
 mod network;
 mod pause;
+mod policy;
 mod refused;
 mod same;
 mod streams;
@@ -80,6 +81,7 @@ pub fn all() -> Vec<Case> {
         http::cases(),
         lifecycle::cases(),
         pause::cases(),
+        policy::cases(),
         limits::cases(),
         memory::cases(),
         same::cases(),

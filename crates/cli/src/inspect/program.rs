@@ -6,6 +6,8 @@ use wasmparser::{ExternalKind, Parser, Payload, Validator, WasmFeatures};
 use wisp_engine::{EngineError, World};
 use wisp_image::format::Format;
 
+use super::needs::Need;
+
 /// Where a core module's imports must come from.
 const PREVIEW_1: &str = "wasi_snapshot_preview1";
 
@@ -24,8 +26,8 @@ pub struct Program {
     pub wasi: Vec<String>,
     pub imports: Vec<String>,
     pub exports: Vec<String>,
-    /// What its imports let it ask for, and what grants it.
-    pub needs: Vec<&'static str>,
+    /// What its imports let it ask for.
+    pub needs: Vec<Need>,
 }
 
 impl Program {
@@ -66,7 +68,7 @@ impl Program {
             world,
             problems,
             wasi: wasi(&names),
-            needs: needs(&names.imports),
+            needs: Need::of(&names.imports),
             imports: names.imports,
             exports: names.exports.into_iter().map(|(name, _)| name).collect(),
         })
@@ -183,63 +185,13 @@ fn is_provided(import: &str, kind: &str) -> bool {
         package,
         "wasi:cli"
             | "wasi:clocks"
+            | "wasi:config"
             | "wasi:filesystem"
             | "wasi:http"
             | "wasi:io"
             | "wasi:random"
             | "wasi:sockets"
     ) && (version.starts_with("0.2.") || version.starts_with("0.3."))
-}
-
-/// What can be needed: names of which one is imported, and in words.
-const NEEDS: [(&[&str], &str); 7] = [
-    (
-        &["wasi:cli/environment", "args_get", "environ_get"],
-        "arguments and environment: what the container has, nothing of the host's",
-    ),
-    (
-        &["wasi:cli/std", "fd_read", "fd_write"],
-        "standard input, output and error: the container's",
-    ),
-    (
-        &["wasi:filesystem", "path_", "fd_prestat_get"],
-        "files: those of the image, to read unless io.wisp.fs.root says rw or none, and volumes",
-    ),
-    (
-        &["wasi:sockets", "sock_"],
-        "sockets: none unless io.wisp.net.outbound or io.wisp.net.listen grants them",
-    ),
-    (
-        &["wasi:http/outgoing-handler", "wasi:http/client"],
-        "outbound HTTP: none unless io.wisp.net.outbound grants it",
-    ),
-    (
-        &["wasi:clocks", "clock_", "poll_oneoff"],
-        "clocks: always there",
-    ),
-    (
-        &["wasi:random", "random_get"],
-        "random numbers: always there",
-    ),
-];
-
-fn needs(imports: &[String]) -> Vec<&'static str> {
-    let function = |import: &str| -> Option<String> {
-        import
-            .strip_prefix(PREVIEW_1)?
-            .strip_prefix('.')
-            .map(str::to_owned)
-    };
-    NEEDS
-        .iter()
-        .filter(|(prefixes, _)| {
-            imports.iter().any(|import| {
-                let name = function(import).unwrap_or_else(|| import.clone());
-                prefixes.iter().any(|prefix| name.starts_with(prefix))
-            })
-        })
-        .map(|(_, words)| *words)
-        .collect()
 }
 
 #[cfg(test)]
