@@ -125,6 +125,22 @@ impl Rules {
         })
     }
 
+    /// Whether a guest with sockets of its own may ask for the addresses of
+    /// `name`. One that is an address is its own answer.
+    pub fn allows_lookup(&self, name: &str) -> bool {
+        let name = tidy(name);
+        literal(&name).is_some()
+            || self.0.iter().any(|rule| {
+                let named = match &rule.host {
+                    Host::Any => true,
+                    Host::Name(known) => *known == name,
+                    Host::Suffix(suffix) => name.ends_with(suffix.as_str()),
+                    Host::Block(_) => false,
+                };
+                named && (rule.is_about(Scheme::Tcp) || rule.is_about(Scheme::Udp))
+            })
+    }
+
     /// Whether `address` may be used for `scheme`, as an address. Names in the
     /// rules do not count here: see [`Self::names`].
     pub fn allows_addr(&self, scheme: Scheme, address: SocketAddr, host_network: bool) -> bool {

@@ -187,3 +187,105 @@ fn what_is_no_rule_is_refused_by_what_is_wrong_with_it() {
         assert!(error.contains(problem), "{text}: {error}");
     }
 }
+
+#[test]
+fn only_names_of_rules_about_sockets_are_looked_up() {
+    for (text, name, allowed) in [
+        ("tcp://db.example:1", "db.example", true),
+        ("tcp://db.example:1", "DB.example.", true),
+        ("tcp://db.example:1", "secret.db.example", false),
+        ("https://db.example", "db.example", false),
+        ("udp://*", "anything", true),
+        ("10.0.0.0/8", "db.example", false),
+        ("10.0.0.0/8", "10.0.0.1", true),
+        ("*.example", "a.example", true),
+        ("", "a", false),
+    ] {
+        assert_eq!(rules(text).allows_lookup(name), allowed, "{text}: {name}");
+    }
+}
+
+/// Texts of the characters that rules are made of, the same at each run.
+fn texts(count: usize) -> impl Iterator<Item = String> {
+    const PARTS: [&str; 30] = [
+        "tcp",
+        "udp",
+        "http",
+        "https",
+        "://",
+        ":",
+        "/",
+        ",",
+        "*",
+        "*.",
+        ".",
+        "-",
+        "[",
+        "]",
+        " ",
+        "10.0.0.0",
+        "169.254.169.254",
+        "::1",
+        "::ffff:",
+        "fe80::",
+        "example",
+        "com",
+        "localhost",
+        "0",
+        "8",
+        "65535",
+        "65536",
+        "99999999999999999999",
+        "é",
+        "\0",
+    ];
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    let mut next = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    (0..count).map(move |_| {
+        let parts = next() % 9;
+        (0..parts)
+            .map(|_| PARTS[(next() % PARTS.len() as u64) as usize])
+            .collect()
+    })
+}
+
+#[test]
+fn any_text_is_rules_or_refused_and_rules_keep_what_they_promise() {
+    let node = [
+        "169.254.169.254:80",
+        "[fe80::1]:80",
+        "[::ffff:169.254.169.254]:80",
+    ]
+    .map(addr);
+    let mut valid = 0;
+    for text in texts(200_000) {
+        let Ok(rules) = Rules::parse(&text) else {
+            continue;
+        };
+        valid += 1;
+        // Nothing lies beyond itself, everything beyond nothing.
+        assert_eq!(rules.first_beyond(&rules), None, "{text}");
+        assert_eq!(
+            rules.first_beyond(&Rules::default()).is_none(),
+            rules.is_empty()
+        );
+        for address in node {
+            // What must be named was.
+            if rules.allows_addr(Scheme::Tcp, address, HOST) {
+                assert!(
+                    text.contains("169.254") || text.contains("fe80"),
+                    "{text} reaches {address}"
+                );
+            }
+        }
+        if rules.allows_name(Scheme::Tcp, "example.com", 80) {
+            assert!(text.contains('*') || text.contains("example.com"), "{text}");
+        }
+    }
+    assert!(valid > 1000, "{valid}");
+}

@@ -204,10 +204,7 @@ impl Run {
             if let Some(warning) = &artifact.warning {
                 eprintln!("wisp: {warning}");
             }
-            Ok(wisp_engine::prepare(
-                artifact.file.try_clone()?,
-                &grant.interfaces,
-            ))
+            Ok(wisp_engine::prepare(artifact.file.try_clone()?, grant))
         };
         let mut artifact = cache
             .load(&digest, &mut open, &compiler)

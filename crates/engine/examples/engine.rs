@@ -65,7 +65,7 @@ fn run() -> Result<i32> {
         namespace: "",
         policy: &Policy::default(),
     })?;
-    let prepared = wisp_engine::prepare(code(&program)?, &grant.interfaces)?;
+    let prepared = wisp_engine::prepare(code(&program)?, &grant)?;
     eprintln!("world: {}", prepared.world());
     Ok(prepared.run(Setup {
         preopens,

@@ -5,12 +5,15 @@ use std::sync::Arc;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
+use wasmtime_wasi::sockets::WasiSocketsCtxView;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
 use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
+use crate::gate;
 use crate::http::Outbound;
 use crate::memory::Limiter;
+use crate::network::Network;
 use crate::setup::Surroundings;
 
 /// The data of a component's store.
@@ -21,6 +24,7 @@ pub struct Guest {
     table: ResourceTable,
     limiter: Limiter,
     config: Arc<WasiConfigVariables>,
+    network: Arc<Network>,
 }
 
 impl Guest {
@@ -38,10 +42,27 @@ impl Guest {
             table,
             limiter: surroundings.budget.limiter(),
             config: surroundings.config.clone(),
+            network: surroundings.network.clone(),
         };
         let mut store = Store::new(engine, guest);
         Limiter::bind(&mut store, |guest| &mut guest.limiter);
         Ok(store)
+    }
+
+    /// What its network is checked against.
+    pub fn network(&self) -> &Network {
+        &self.network
+    }
+
+    /// What stands before its sockets.
+    pub fn gate(&mut self) -> gate::View<'_> {
+        gate::View {
+            sockets: WasiSocketsCtxView {
+                ctx: self.wasi.sockets(),
+                table: &mut self.table,
+            },
+            network: &self.network,
+        }
     }
 
     /// What `wasi:config` answers from.

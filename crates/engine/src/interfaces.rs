@@ -7,6 +7,10 @@ use wisp_capability::Interfaces;
 
 use crate::error::EngineError;
 
+/// The releases that Wasmtime's implementation has.
+const RELEASE_2: &str = "0.2.12";
+const RELEASE_3: &str = "0.3.0";
+
 /// The first of `imports` that is denied, as an error. None, if denied imports
 /// are to trap.
 pub fn check<'a>(
@@ -46,7 +50,7 @@ pub fn trap<T: 'static>(
         if let Some(remedy) = interfaces.refusal(name)
             && let ComponentItem::ComponentInstance(instance) = import.ty
         {
-            let mut place = linker.instance(name)?;
+            let mut place = linker.instance(&of_host(name))?;
             for (function, export) in instance.exports(engine) {
                 if let ComponentItem::ComponentFunc(ty) = export.ty {
                     let why = format!("{name}#{function} is denied: {remedy}");
@@ -57,6 +61,18 @@ pub fn trap<T: 'static>(
     }
     linker.allow_shadowing(false);
     Ok(())
+}
+
+/// The name under which a linker has `import`: of each version of WASI, the
+/// host has one release.
+pub fn of_host(import: &str) -> String {
+    match import.split_once('@') {
+        Some((name, version)) if version.starts_with("0.3.") => format!("{name}@{RELEASE_3}"),
+        Some((name, version)) if version.starts_with("0.2.") && !version.contains('-') => {
+            format!("{name}@{RELEASE_2}")
+        }
+        _ => import.to_owned(),
+    }
 }
 
 fn put<T: 'static>(

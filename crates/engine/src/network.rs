@@ -7,12 +7,15 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wisp_capability::{Grant, Rules, Scheme};
 
+use crate::refusals::{Refusal, Refusals};
+
 /// The network part of a grant.
 pub struct Network {
     pub outbound: Rules,
     pub listen: Rules,
     /// Whether the network namespace is the host's.
     pub host: bool,
+    pub refusals: Refusals,
 }
 
 /// What the rules say about an address.
@@ -30,6 +33,7 @@ impl Network {
             outbound: grant.outbound.clone(),
             listen: grant.listen.clone(),
             host: grant.host_network,
+            refusals: Refusals::default(),
         }
     }
 
@@ -48,19 +52,39 @@ impl Network {
             let verdict = network.check(address, &used_as);
             let network = network.clone();
             Box::pin(async move {
-                match verdict {
+                let allowed = match verdict {
                     Verdict::Allowed => true,
                     Verdict::Denied => false,
                     Verdict::PerhapsByName => {
+                        let network = network.clone();
                         let scheme = scheme(&used_as);
                         // A task, because the check must be `Sync`.
                         tokio::spawn(async move { network.is_named(scheme, address).await })
                             .await
                             .unwrap_or(false)
                     }
+                };
+                if !allowed {
+                    network.tell(address, &used_as);
                 }
+                allowed
             })
         });
+    }
+
+    /// Tells that an address was refused; not of what others sent or asked.
+    fn tell(&self, address: SocketAddr, used_as: &SocketAddrUse) {
+        let scheme = scheme(used_as);
+        let place = address.to_string();
+        match used_as {
+            SocketAddrUse::TcpConnect | SocketAddrUse::UdpSend => {
+                self.refusals.tell(&Refusal::Connect(scheme, &place));
+            }
+            SocketAddrUse::TcpBind | SocketAddrUse::UdpBind | SocketAddrUse::TcpListen => {
+                self.refusals.tell(&Refusal::Listen(scheme, &place));
+            }
+            SocketAddrUse::TcpAccept | SocketAddrUse::UdpReceive => {}
+        }
     }
 
     fn check(&self, address: SocketAddr, used_as: &SocketAddrUse) -> Verdict {
@@ -135,6 +159,7 @@ mod tests {
             outbound: Rules::parse(outbound).expect("outbound"),
             listen: Rules::parse(listen).expect("listen"),
             host: false,
+            refusals: Refusals::default(),
         }
     }
 

@@ -10,10 +10,11 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::p2::bindings as http2;
 use wasmtime_wasi_http::p3::bindings as http3;
-use wisp_capability::Interfaces;
+use wisp_capability::{Grant, Interfaces};
 
 use crate::command;
 use crate::error::EngineError;
+use crate::gate;
 use crate::guest::{Guest, ModuleGuest};
 use crate::http;
 use crate::interfaces;
@@ -44,8 +45,8 @@ pub(crate) enum Program {
 ///
 /// # Errors
 /// Code of another version, a world that is not supported, or an import that
-/// nobody provides or `interfaces` denies.
-pub fn prepare(artifact: File, interfaces: &Interfaces) -> Result<Prepared, EngineError> {
+/// nobody provides or `grant` denies.
+pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
     let config = wisp_aot::settings().map_err(|error| EngineError::Engine(text(&error)))?;
     let engine = Engine::new(&config).map_err(|error| EngineError::Engine(text(&error)))?;
     // Wasmtime maps components by path only. This path leads to the open file
@@ -54,8 +55,8 @@ pub fn prepare(artifact: File, interfaces: &Interfaces) -> Result<Prepared, Engi
     let kind = Engine::detect_precompiled_file(&path)
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     let program = match kind {
-        Some(Precompiled::Module) => module(&engine, &path, interfaces)?,
-        Some(Precompiled::Component) => component(&engine, &path, interfaces)?,
+        Some(Precompiled::Module) => module(&engine, &path, &grant.interfaces)?,
+        Some(Precompiled::Component) => component(&engine, &path, grant)?,
         None => return Err(EngineError::Artifact("not made by our compiler".into())),
     };
     Ok(Prepared { engine, program })
@@ -130,21 +131,18 @@ fn module_linker(
     Ok(linker)
 }
 
-fn component(
-    engine: &Engine,
-    path: &Path,
-    interfaces: &Interfaces,
-) -> Result<Program, EngineError> {
+fn component(engine: &Engine, path: &Path, grant: &Grant) -> Result<Program, EngineError> {
     // SAFETY: as for modules.
     let component = unsafe { Component::deserialize_file(engine, path) }
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     let ty = component.component_type();
     let world = of_component(ty.exports(engine).map(|(name, _)| name))?;
     let imports = Imports::of(ty.imports(engine).map(|(name, _)| name));
-    interfaces::check(interfaces, ty.imports(engine).map(|(name, _)| name))?;
+    interfaces::check(&grant.interfaces, ty.imports(engine).map(|(name, _)| name))?;
     let mut linker =
         component_linker(engine, &imports).map_err(|error| EngineError::Engine(text(&error)))?;
-    interfaces::trap(interfaces, engine, &ty, &mut linker)
+    gate::put(grant, engine, &ty, &mut linker)
+        .and_then(|()| interfaces::trap(&grant.interfaces, engine, &ty, &mut linker))
         .map_err(|error| EngineError::Engine(text(&error)))?;
     let pre = linker
         .instantiate_pre(&component)

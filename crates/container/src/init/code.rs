@@ -5,7 +5,7 @@ use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use wisp_aot::{Artifact, Cache, Compiler, Digest, Memo};
-use wisp_capability::Interfaces;
+use wisp_capability::Grant;
 use wisp_config::Config;
 use wisp_engine::{EngineError, Prepared};
 use wisp_image::Program;
@@ -39,7 +39,7 @@ pub fn load(
     program: Program,
     root: &Root<'_>,
     config: &Config,
-    interfaces: &Interfaces,
+    grant: &Grant,
     creator: &Control,
 ) -> Result<Code, ContainerError> {
     let cache = Cache::from_config(config);
@@ -57,7 +57,7 @@ pub fn load(
     let mut artifact = cache.load(&digest, &mut open, &compiler).map_err(aot)?;
     warn(&artifact);
     creator.step("init: code found");
-    let mut prepared = prepare(&artifact, &name, interfaces)?;
+    let mut prepared = prepare(&artifact, &name, grant)?;
     if let Err(EngineError::Artifact(reason)) = &prepared
         && artifact.cached
     {
@@ -68,7 +68,7 @@ pub fn load(
             .replace(&artifact, &digest, &mut open, &compiler)
             .map_err(aot)?;
         warn(&artifact);
-        prepared = prepare(&artifact, &name, interfaces)?;
+        prepared = prepare(&artifact, &name, grant)?;
     }
     match prepared {
         Ok(prepared) => {
@@ -85,12 +85,12 @@ pub fn load(
 fn prepare(
     artifact: &Artifact,
     name: &str,
-    interfaces: &Interfaces,
+    grant: &Grant,
 ) -> Result<Result<Prepared, EngineError>, ContainerError> {
     let file = artifact.file.try_clone().map_err(|e| {
         ContainerError::Init(format!("{name}: keep the code open while it runs: {e}"))
     })?;
-    Ok(wisp_engine::prepare(file, interfaces))
+    Ok(wisp_engine::prepare(file, grant))
 }
 
 /// Opens a program's bytes, as often as they are needed.

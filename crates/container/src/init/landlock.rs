@@ -69,7 +69,7 @@ pub fn leave_files() -> Result<(), ContainerError> {
 }
 
 /// Directories, and whether they may be written to as far as their mounts let.
-fn restrict(places: &[(&Path, bool)]) -> io::Result<()> {
+pub(super) fn restrict(places: &[(&Path, bool)]) -> io::Result<()> {
     // SAFETY: asks for the version, with no attributes, as the manual has it.
     let version = unsafe {
         libc::syscall(

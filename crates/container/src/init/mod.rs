@@ -274,3 +274,6 @@ fn load_spec(path: &Path) -> Result<Spec, ContainerError> {
         reason: error.to_string(),
     })
 }
+
+#[cfg(test)]
+mod broken_tests;

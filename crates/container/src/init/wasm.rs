@@ -71,7 +71,7 @@ impl Guest {
             config,
             &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
         )?;
-        let code = code::load(program, root, config, &granted.interfaces, control)?;
+        let code = code::load(program, root, config, &granted, control)?;
         // What is open now, the guest needs: the mapped AOT file, what Tokio has
         // made once for the whole process. What is opened from here on, it does
         // not.

@@ -15,6 +15,7 @@ use wisp_capability::Scheme;
 use super::impatient::Impatient;
 use super::tls::{self, Stream};
 use crate::network::Network;
+use crate::refusals::Refusal;
 
 /// How long each step of a request may take if the guest does not say.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -105,6 +106,8 @@ async fn send(
 async fn connect(network: &Network, target: &Target) -> Result<Stream, Error> {
     let Target { scheme, host, port } = target;
     if !network.outbound.allows_name(*scheme, host, *port) {
+        let place = format!("{host}:{port}");
+        network.refusals.tell(&Refusal::Connect(*scheme, &place));
         return Err(Error::HttpRequestDenied);
     }
     let bare = host.trim_start_matches('[').trim_end_matches(']');
@@ -116,6 +119,7 @@ async fn connect(network: &Network, target: &Target) -> Result<Stream, Error> {
         })?;
     // A name that is allowed may still lead to where nobody may go.
     let mut last = Error::DestinationIpProhibited;
+    let mut allowed = false;
     for address in found {
         if !network
             .outbound
@@ -123,11 +127,17 @@ async fn connect(network: &Network, target: &Target) -> Result<Stream, Error> {
         {
             continue;
         }
+        allowed = true;
         match TcpStream::connect(address).await {
             Ok(stream) if *scheme == Scheme::Https => return tls::connect(stream, bare).await,
             Ok(stream) => return Ok(Box::new(stream)),
             Err(error) => last = Error::Connect(error),
         }
+    }
+    if !allowed {
+        network
+            .refusals
+            .tell(&Refusal::Prohibited(*scheme, &format!("{host}:{port}")));
     }
     Err(last)
 }

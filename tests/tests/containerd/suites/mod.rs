@@ -25,6 +25,7 @@ mod streams;
 mod systemd;
 mod terminals;
 mod together;
+mod told;
 
 use anyhow::{Result, ensure};
 use wisp_tests::suite;
@@ -77,6 +78,7 @@ pub fn all() -> Vec<Case> {
         doctor::cases(),
         files::cases(),
         network::cases(),
+        told::cases(),
         streams::cases(),
         http::cases(),
         lifecycle::cases(),

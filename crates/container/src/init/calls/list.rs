@@ -204,28 +204,25 @@ const CALLS: &[Call] = calls! {
     Intruder Kill, "runs another program":
         SYS_execve SYS_execveat;
     Intruder Kill, "reaches into other processes":
-        SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_process_madvise SYS_kcmp
-        SYS_pidfd_open SYS_pidfd_getfd SYS_pidfd_send_signal SYS_kill SYS_rt_sigqueueinfo
-        SYS_rt_tgsigqueueinfo;
+        SYS_ptrace SYS_process_vm_readv SYS_process_vm_writev SYS_kcmp
+        SYS_pidfd_open SYS_pidfd_getfd SYS_pidfd_send_signal SYS_kill;
     Intruder Kill, "changes what is mounted":
         SYS_mount SYS_umount2 SYS_pivot_root SYS_chroot SYS_open_tree SYS_move_mount SYS_fsopen
-        SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr SYS_swapon SYS_swapoff
-        SYS_quotactl;
+        SYS_fsconfig SYS_fsmount SYS_fspick SYS_mount_setattr SYS_swapon SYS_swapoff;
     Intruder Kill, "leaves the container's namespaces, or makes new ones":
         SYS_unshare SYS_setns;
     Intruder Kill, "opens files by other ways than their names":
-        SYS_open_by_handle_at SYS_name_to_handle_at SYS_mknodat SYS_fanotify_init;
+        SYS_open_by_handle_at SYS_name_to_handle_at;
     Intruder Kill, "parts of the kernel that have been ways into it":
         SYS_bpf SYS_io_uring_setup SYS_io_uring_enter SYS_io_uring_register SYS_userfaultfd
-        SYS_perf_event_open SYS_keyctl SYS_add_key SYS_request_key SYS_vmsplice
-        SYS_remap_file_pages SYS_personality;
+        SYS_perf_event_open SYS_keyctl SYS_add_key SYS_request_key;
     Intruder Kill, "changes the machine":
         SYS_init_module SYS_finit_module SYS_delete_module SYS_kexec_load SYS_reboot
-        SYS_settimeofday SYS_clock_settime SYS_clock_adjtime SYS_adjtimex SYS_acct SYS_syslog
-        SYS_sethostname SYS_setdomainname SYS_vhangup SYS_nfsservctl;
+        SYS_settimeofday SYS_clock_adjtime SYS_acct
+        SYS_sethostname SYS_setdomainname;
     Intruder Kill, "becomes somebody else":
-        SYS_setuid SYS_setgid SYS_setreuid SYS_setregid SYS_setresuid SYS_setresgid
-        SYS_setgroups SYS_setfsuid SYS_setfsgid SYS_capset;
+        SYS_setuid SYS_setgid SYS_setresuid SYS_setresgid
+        SYS_setgroups SYS_capset;
 };
 
 /// Those of the oldest names, which newer processors do not have.
@@ -236,7 +233,7 @@ const OLD: &[Call] = calls! {
     Everyone READ_ONLY, "the same; for reading":
         SYS_open;
     Intruder Kill, "the same, on this processor alone":
-        SYS_fork SYS_vfork SYS_mknod SYS_ioperm SYS_iopl SYS_modify_ldt SYS_uselib
+        SYS_fork SYS_vfork SYS_ioperm SYS_iopl
         SYS_kexec_file_load;
 };
 #[cfg(not(target_arch = "x86_64"))]

@@ -57,7 +57,9 @@ pub fn leave(needs: Needs) -> Result<(), ContainerError> {
         .filter(|call| call.group.is_for(needs))
         .map(|call| (call.number, call.answer))
         .collect();
-    install(&program::assemble(rules))
+    program::assemble(rules)
+        .ok_or_else(|| io::Error::other("the list is too long for a program"))
+        .and_then(|program| install(&program))
         .map_err(|e| ContainerError::Init(format!("limit the guest's system calls: {e}")))
 }
 

@@ -6,7 +6,7 @@
 //! always allowed.
 
 use libc::{
-    BPF_ABS, BPF_ALU, BPF_AND, BPF_JA, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W,
+    BPF_ABS, BPF_ALU, BPF_AND, BPF_JEQ, BPF_JGE, BPF_JMP, BPF_K, BPF_LD, BPF_RET, BPF_W,
     SECCOMP_RET_ALLOW, SECCOMP_RET_ERRNO, SECCOMP_RET_KILL_PROCESS, sock_filter,
 };
 
@@ -53,11 +53,9 @@ const fn argument(index: u32) -> u32 {
 /// Calls of another kind begin here (x32 of x86-64), and no number is as high.
 const FOREIGN: u32 = 0x4000_0000;
 
-/// A jump's distance has eight bits.
-const FAR: usize = 255;
-
-/// The program that answers these calls so, and denies all others.
-pub fn assemble(mut calls: Vec<(libc::c_long, Answer)>) -> Vec<sock_filter> {
+/// The program that answers these calls so, and denies all others; `None` if
+/// they are too many for one.
+pub fn assemble(mut calls: Vec<(libc::c_long, Answer)>) -> Option<Vec<sock_filter>> {
     // A stable order: of two answers for a call the later one counts.
     calls.sort_by_key(|(number, _)| *number);
     let mut ranges: Vec<(u32, Answer)> = vec![(0, Answer::Deny)];
@@ -80,69 +78,141 @@ pub fn assemble(mut calls: Vec<(libc::c_long, Answer)>) -> Vec<sock_filter> {
     add(next, Answer::Deny);
     add(FOREIGN, Answer::Kill);
 
-    let mut program = vec![
-        load(ARCHITECTURE),
-        jump(BPF_JEQ, ARCH, 1, 0),
-        ret(Answer::Kill),
-        load(NUMBER),
-    ];
-    program.extend(search(&ranges));
-    program
+    let mut draft = Draft::default();
+    draft.put(load(ARCHITECTURE));
+    draft.jump(BPF_JEQ, ARCH, Target::Next, Target::Answer(Answer::Kill));
+    draft.put(load(NUMBER));
+    draft.search(&ranges);
+    draft.finish()
 }
 
-/// The part that answers calls within `ranges`, with the number loaded.
-fn search(ranges: &[(u32, Answer)]) -> Vec<sock_filter> {
-    let [(_, only)] = ranges else {
-        let (low, high) = ranges.split_at(ranges.len() / 2);
-        let pivot = high.first().map_or(0, |(from, _)| *from);
-        let (low, high) = (search(low), search(high));
-        let mut program = match u8::try_from(low.len()) {
-            Ok(length) => vec![jump(BPF_JGE, pivot, length, 0)],
-            Err(_) => vec![
-                jump(BPF_JGE, pivot, 0, 1),
-                statement(BPF_JMP | BPF_JA, u32::try_from(low.len()).unwrap_or(0)),
-            ],
-        };
-        program.extend(low);
-        program.extend(high);
-        return program;
-    };
-    match only {
-        Answer::If(alternatives) => conditional(alternatives),
-        answer => vec![ret(*answer)],
+/// Where a jump leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Next,
+    /// To a label that is put later.
+    Label(usize),
+    /// To the end, with this answer.
+    Answer(Answer),
+}
+
+/// A program whose jumps have no distances yet. Each answer is there once, at
+/// the end: what installing a program costs grows with its length.
+#[derive(Default)]
+struct Draft {
+    steps: Vec<(sock_filter, Target, Target)>,
+    /// The places of the labels.
+    labels: Vec<usize>,
+}
+
+impl Draft {
+    fn put(&mut self, step: sock_filter) {
+        self.steps.push((step, Target::Next, Target::Next));
     }
-}
 
-fn conditional(alternatives: &[&[Check]]) -> Vec<sock_filter> {
-    let mut program = Vec::new();
-    for checks in alternatives {
-        let mut part = vec![ret(Answer::Allow)];
-        // From the end, because each jumps to the end.
-        for check in checks.iter().rev() {
-            let past = |part: &[sock_filter]| u8::try_from(part.len().min(FAR)).unwrap_or(u8::MAX);
-            let mut front = match *check {
-                Check::Is(place, value) => {
-                    vec![load(argument(place)), jump(BPF_JEQ, value, 0, past(&part))]
+    fn jump(&mut self, kind: u32, value: u32, yes: Target, no: Target) {
+        self.steps.push((jump(kind, value), yes, no));
+    }
+
+    fn label(&mut self) -> usize {
+        self.labels.push(0);
+        self.labels.len() - 1
+    }
+
+    fn place(&mut self, label: usize) {
+        self.labels[label] = self.steps.len();
+    }
+
+    /// The part that answers calls within `ranges`, with the number loaded.
+    fn search(&mut self, ranges: &[(u32, Answer)]) {
+        match ranges {
+            [] => {}
+            [(_, Answer::If(alternatives))] => self.conditional(alternatives),
+            [(_, answer)] => self.put(ret(*answer)),
+            _ => {
+                let (low, high) = ranges.split_at(ranges.len() / 2);
+                let far = self.label();
+                let yes = Self::at_once(high).unwrap_or(Target::Label(far));
+                let no = Self::at_once(low).unwrap_or(Target::Next);
+                self.jump(BPF_JGE, high[0].0, yes, no);
+                if no == Target::Next {
+                    self.search(low);
                 }
-                Check::Bits(place, mask, value) => vec![
-                    load(argument(place)),
-                    statement(BPF_ALU | BPF_AND | BPF_K, mask),
-                    jump(BPF_JEQ, value, 0, past(&part)),
-                ],
-                Check::Null(place) => vec![
-                    load(argument(place)),
-                    jump(BPF_JEQ, 0, 0, past(&part) + 2),
-                    load(argument(place) + 4),
-                    jump(BPF_JEQ, 0, 0, past(&part)),
-                ],
-            };
-            front.extend(part);
-            part = front;
+                self.place(far);
+                if yes == Target::Label(far) {
+                    self.search(high);
+                }
+            }
         }
-        program.extend(part);
     }
-    program.push(ret(Answer::Deny));
-    program
+
+    /// The answer to calls within `ranges`, if it is one for all.
+    fn at_once(ranges: &[(u32, Answer)]) -> Option<Target> {
+        match ranges {
+            [(_, Answer::If(_))] => None,
+            [(_, answer)] => Some(Target::Answer(*answer)),
+            _ => None,
+        }
+    }
+
+    fn conditional(&mut self, alternatives: &[&[Check]]) {
+        for checks in alternatives {
+            let otherwise = self.label();
+            let no = Target::Label(otherwise);
+            for (index, check) in checks.iter().enumerate() {
+                let yes = match index + 1 == checks.len() {
+                    true => Target::Answer(Answer::Allow),
+                    false => Target::Next,
+                };
+                match *check {
+                    Check::Is(place, value) => {
+                        self.put(load(argument(place)));
+                        self.jump(BPF_JEQ, value, yes, no);
+                    }
+                    Check::Bits(place, mask, value) => {
+                        self.put(load(argument(place)));
+                        self.put(statement(BPF_ALU | BPF_AND | BPF_K, mask));
+                        self.jump(BPF_JEQ, value, yes, no);
+                    }
+                    Check::Null(place) => {
+                        self.put(load(argument(place)));
+                        self.jump(BPF_JEQ, 0, Target::Next, no);
+                        self.put(load(argument(place) + 4));
+                        self.jump(BPF_JEQ, 0, yes, no);
+                    }
+                }
+            }
+            self.place(otherwise);
+        }
+        self.put(ret(Answer::Deny));
+    }
+
+    /// Puts the answers at the end and the distances into the jumps; `None` if
+    /// one is too far, because distances have eight bits.
+    fn finish(self) -> Option<Vec<sock_filter>> {
+        const ANSWERS: [Answer; 4] = [Answer::Allow, Answer::Deny, Answer::Kill, Answer::Missing];
+        let length = self.steps.len();
+        let mut program = Vec::with_capacity(length + ANSWERS.len());
+        for (at, (step, yes, no)) in self.steps.iter().enumerate() {
+            let distance = |target: Target| {
+                let to = match target {
+                    Target::Next => at + 1,
+                    Target::Label(label) => *self.labels.get(label)?,
+                    Target::Answer(answer) => {
+                        length + ANSWERS.iter().position(|known| *known == answer)?
+                    }
+                };
+                u8::try_from(to.checked_sub(at + 1)?).ok()
+            };
+            program.push(sock_filter {
+                jt: distance(*yes)?,
+                jf: distance(*no)?,
+                ..*step
+            });
+        }
+        program.extend(ANSWERS.map(ret));
+        Some(program)
+    }
 }
 
 fn load(offset: u32) -> sock_filter {
@@ -162,12 +232,8 @@ fn ret(answer: Answer) -> sock_filter {
     )
 }
 
-fn jump(kind: u32, value: u32, yes: u8, no: u8) -> sock_filter {
-    sock_filter {
-        jt: yes,
-        jf: no,
-        ..statement(BPF_JMP | kind | BPF_K, value)
-    }
+fn jump(kind: u32, value: u32) -> sock_filter {
+    statement(BPF_JMP | kind | BPF_K, value)
 }
 
 fn statement(code: u32, k: u32) -> sock_filter {
@@ -203,8 +269,6 @@ mod tests {
                 value = data(step.k);
             } else if code == BPF_ALU | BPF_AND | BPF_K {
                 value &= step.k;
-            } else if code == BPF_JMP | BPF_JA {
-                at += step.k as usize;
             } else if code == BPF_JMP | BPF_JEQ | BPF_K || code == BPF_JMP | BPF_JGE | BPF_K {
                 let holds = match code {
                     code if code == BPF_JMP | BPF_JEQ | BPF_K => value == step.k,
@@ -223,15 +287,15 @@ mod tests {
 
     #[test]
     fn each_call_has_its_answer_and_all_others_are_denied() {
-        // Far more, and more scattered, than there are.
-        let calls: Vec<_> = (0..900)
+        // About as many as there are, and more scattered.
+        let calls: Vec<_> = (0..300)
             .step_by(3)
             .map(|number| {
                 let answers = [Answer::Allow, Answer::Missing, Answer::Kill, Answer::Deny];
                 (number, answers[(number as usize / 3) % 4])
             })
             .collect();
-        let program = assemble(calls.clone());
+        let program = assemble(calls.clone()).expect("a program");
         for number in 0..1000u32 {
             let expected = calls
                 .iter()
@@ -249,12 +313,18 @@ mod tests {
     }
 
     #[test]
+    fn what_is_too_long_is_none_and_not_a_wrong_program() {
+        let calls = (0..3000).step_by(3).map(|number| (number, Answer::Allow));
+        assert!(assemble(calls.collect()).is_none());
+    }
+
+    #[test]
     fn one_list_of_checks_must_hold() {
         const RULE: Answer = Answer::If(&[
             &[Check::Is(0, 7), Check::Null(4)],
             &[Check::Bits(1, 0xf0, 0x30)],
         ]);
-        let program = assemble(vec![(5, RULE), (6, Answer::Allow)]);
+        let program = assemble(vec![(5, RULE), (6, Answer::Allow)]).expect("a program");
         for (arguments, allowed) in [
             ([7, 0, 0, 0, 0, 0], true),
             ([7, 0, 0, 0, 1, 0], false),

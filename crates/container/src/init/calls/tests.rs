@@ -67,7 +67,7 @@ fn what_only_an_intruder_calls_ends_the_process() {
         assert!(is_killed(status), "{}: {status:?}", intruder.name);
         tried += 1;
     }
-    assert!(tried > 70, "{tried}");
+    assert!(tried > 50, "{tried}");
     for name in [
         "execve",
         "ptrace",
@@ -92,7 +92,11 @@ fn what_only_an_intruder_calls_ends_the_process() {
 fn what_is_not_listed_is_denied() {
     let listed: BTreeSet<_> = calls().map(|call| call.number).collect();
     // Calls have numbers up to 470 or so; the kernel may have more by now.
-    let unlisted: Vec<_> = (0..600).filter(|number| !listed.contains(number)).collect();
+    // Two are the kernel's own, which it calls a breach before it asks a filter.
+    const UPROBES: [libc::c_long; 2] = [335, 336];
+    let unlisted: Vec<_> = (0..600)
+        .filter(|number| !listed.contains(number) && !UPROBES.contains(number))
+        .collect();
     let status = end(ALL, || {
         let wrong = unlisted
             .iter()
@@ -278,7 +282,7 @@ fn the_documentation_has_the_same_list() {
         .filter(|(call, _)| calls().any(|listed| listed.name == call))
         .collect();
     for call in calls() {
-        let line = (call.name.to_owned(), format!("{}", call.why));
+        let line = (call.name.to_owned(), call.why.to_owned());
         assert!(
             told.contains(&line),
             "{} is not told as: {}",
@@ -291,4 +295,22 @@ fn the_documentation_has_the_same_list() {
         .collect();
     let extra: Vec<_> = told.difference(&listed).collect();
     assert!(extra.is_empty(), "not on the list: {extra:?}");
+}
+
+#[test]
+fn the_list_is_a_short_program_for_everyone() {
+    for bits in 0..8 {
+        let needs = Needs {
+            server: bits & 1 > 0,
+            connects: bits & 2 > 0,
+            listens: bits & 4 > 0,
+        };
+        let rules = calls()
+            .filter(|call| call.group.is_for(needs))
+            .map(|call| (call.number, call.answer))
+            .collect();
+        let length = program::assemble(rules).map(|program| program.len());
+        // Each step costs each container a quarter of a microsecond.
+        assert!(length.is_some_and(|length| length < 250), "{length:?}");
+    }
 }

@@ -46,7 +46,7 @@ impl Guest {
             path: Path::new(jail::ROOTFS),
             mounts: &[],
         };
-        let code = code::load(program, &root, &config, &grant.interfaces, control)?;
+        let code = code::load(program, &root, &config, &grant, control)?;
         Ok(Self {
             code,
             grant,
