@@ -52,7 +52,7 @@ fn fails(run: Run<'_, '_>) -> Result<String> {
         ended.err()
     );
     ensure!(
-        ended.err().starts_with("tour "),
+        ended.err().lines().any(|line| line.starts_with("tour ")),
         "not the guest's own error: {}",
         ended.err()
     );
