@@ -7,6 +7,7 @@ mod cache;
 mod compile;
 mod doctor;
 mod inspect;
+mod node;
 mod output;
 mod pack;
 mod run;
@@ -34,6 +35,7 @@ enum Command {
     Run(run::Run),
     Cache(cache::Cache),
     Doctor(doctor::Doctor),
+    Node(node::Node),
     Compile(compile::Compile),
     Trace(trace::Trace),
 }
@@ -58,6 +60,10 @@ fn main() -> ExitCode {
             Err(error) => Err(error),
         },
         Command::Doctor(doctor) => match doctor.run() {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Node(node) => match node.run() {
             Ok(code) => return code,
             Err(error) => Err(error),
         },

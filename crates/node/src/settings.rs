@@ -2,12 +2,12 @@
 //! its schemas.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use crate::{ANNOTATIONS, RUNTIME_TYPE};
+use crate::{ANNOTATIONS, RUNTIME_TYPE, SHIM};
 
 /// What is no configuration of containerd's.
 #[derive(Debug, thiserror::Error)]
@@ -16,7 +16,7 @@ pub enum SettingsError {
     #[error("not TOML: {0}")]
     Malformed(String),
     /// It is of a schema that nobody knows yet.
-    #[error("of schema version {0}; 1, 2 and 3 are known")]
+    #[error("of schema version {0}; 1 to 4 are known")]
     Schema(i64),
 }
 
@@ -87,7 +87,8 @@ impl Settings {
         let (plugin, images) = match schema {
             1 => ("cri", "cri"),
             2 => ("io.containerd.grpc.v1.cri", "io.containerd.grpc.v1.cri"),
-            3 => (
+            // Of the fourth, what concerns a runtime is as in the third.
+            3 | 4 => (
                 "io.containerd.cri.v1.runtime",
                 "io.containerd.cri.v1.images",
             ),
@@ -159,13 +160,20 @@ impl Cri {
     pub fn wisp(&self) -> Vec<(&str, &Runtime)> {
         self.runtimes
             .iter()
-            .filter(|(_, runtime)| runtime.runtime_type == RUNTIME_TYPE)
+            .filter(|(_, runtime)| runtime.is_wisp())
             .map(|(name, runtime)| (name.as_str(), runtime))
             .collect()
     }
 }
 
 impl Runtime {
+    /// Whether its type is wisp's, or the path of wisp's shim.
+    pub fn is_wisp(&self) -> bool {
+        let kind = Path::new(&self.runtime_type);
+        self.runtime_type == RUNTIME_TYPE
+            || (kind.is_absolute() && kind.file_name().is_some_and(|name| name == SHIM))
+    }
+
     /// Whether containers get their pod's annotations for wisp.
     pub fn passes_annotations(&self) -> bool {
         // One key of each family stands for all of them.

@@ -36,11 +36,23 @@ impl Node {
     /// # Errors
     /// When something is missing or does not come up.
     pub fn start(version: Version) -> Result<Self> {
+        Self::start_with(version, true)
+    }
+
+    /// The same without the runtime `wisp`.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn without_wisp(version: Version) -> Result<Self> {
+        Self::start_with(version, false)
+    }
+
+    fn start_with(version: Version, wisp: bool) -> Result<Self> {
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
         let network = OnceLock::new();
         let containerd = Containerd::start_with(version, |dir| {
             let made = Network::new(dir, number)?;
-            let text = configure(version, dir, &made);
+            let text = configure(version, dir, &made, wisp);
             let _ = network.set(made);
             Ok(text)
         })?;
@@ -129,14 +141,31 @@ fn pause(output: &Path) -> Result<()> {
         .write(PAUSE, false, output)
 }
 
-fn configure(version: Version, dir: &Path, network: &Network) -> String {
+fn configure(version: Version, dir: &Path, network: &Network, has_wisp: bool) -> String {
     let shim = paths::shim();
     let settings = dir.join("wisp.toml");
     let (shim, settings) = (shim.display(), settings.display());
     let (cni_conf, cni_bin) = (network.configuration(), network.plugins());
     let cni_conf = cni_conf.display();
+    let wisp = |table: &str| {
+        format!(
+            r#"[{table}.containerd.runtimes.wisp]
+runtime_type = "io.containerd.wisp.v1"
+runtime_path = "{shim}"
+pod_annotations = ["io.wisp.*"]
+
+[{table}.containerd.runtimes.wisp.options]
+ConfigPath = "{settings}"
+"#
+        )
+    };
+    let wisp = |table: &str| match has_wisp {
+        true => wisp(table),
+        false => String::new(),
+    };
     // The same in both; only the tables' names differ.
     let runtime = |table: &str, more: &str| {
+        let wisp = wisp(table);
         format!(
             r#"
 [{table}]
@@ -150,14 +179,7 @@ default_runtime_name = "runc"
 [{table}.containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 
-[{table}.containerd.runtimes.wisp]
-runtime_type = "io.containerd.wisp.v1"
-runtime_path = "{shim}"
-pod_annotations = ["io.wisp.*"]
-
-[{table}.containerd.runtimes.wisp.options]
-ConfigPath = "{settings}"
-
+{wisp}
 [{table}.cni]
 conf_dir = "{cni_conf}"
 "#

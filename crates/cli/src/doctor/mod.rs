@@ -21,8 +21,8 @@ use wisp_node::kubelet::{self, Kubelet};
 use wisp_node::settings::Runtime;
 use wisp_node::{Containerd, Daemon, Finding, Settings, Status};
 
-use self::client::Client;
-use self::trial::Trial;
+pub use self::client::Client;
+pub use self::trial::Trial;
 
 const EXAMPLES: &str = "\
 Examples:

@@ -3,6 +3,7 @@
 mod churn;
 mod exec;
 mod faults;
+mod install;
 mod network;
 mod pods;
 mod resources;
@@ -38,6 +39,7 @@ pub fn all() -> Vec<Case> {
         streams::cases(),
         exec::cases(),
         faults::cases(),
+        install::cases(),
         churn::cases(),
     ]
     .concat()

@@ -1,0 +1,234 @@
+//! `wisp node`: the runtime comes to a containerd that did not know it, and goes.
+
+use super::Case;
+use anyhow::{Context, Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+use wisp_tests::cri::api::VersionRequest;
+use wisp_tests::cri::{Node, Test};
+use wisp_tests::images::Images;
+use wisp_tests::run::Ended;
+use wisp_tests::{command, paths, wait};
+
+/// How long one run may take, restarts and a first compilation included.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+pub fn cases() -> Vec<Case> {
+    super::cases(
+        "install",
+        &[
+            (
+                "the runtime comes and goes, and pods of others live through it",
+                comes_and_goes,
+            ),
+            ("what does not work leaves the node as it was", rolled_back),
+        ],
+    )
+}
+
+/// A node of its own without wisp, and where `wisp node` puts things.
+struct Subject<'t> {
+    node: &'t Node,
+    dir: PathBuf,
+}
+
+impl Subject<'_> {
+    fn config(&self) -> PathBuf {
+        self.node.as_ref().dir().join("config.toml")
+    }
+
+    fn wisp(&self, arguments: &[&str]) -> Result<Ended> {
+        let mut wisp = Command::new(paths::wisp());
+        wisp.arg("node")
+            .args(arguments)
+            .arg("--address")
+            .arg(self.node.as_ref().socket())
+            .arg("--state")
+            .arg(self.dir.join("state"));
+        command::run(&mut wisp, Vec::new(), PATIENCE)
+    }
+
+    /// Asks whoever watches the directory for a restart, and waits for it.
+    fn restart(&self) -> String {
+        let flag = self.flag();
+        let flag = flag.display();
+        format!("touch {flag}; while [ -e {flag} ]; do sleep 0.05; done")
+    }
+
+    fn flag(&self) -> PathBuf {
+        self.dir.join("restart")
+    }
+
+    fn install(&self, restart: &str) -> Result<Ended> {
+        let programs = self.dir.join("programs");
+        let programs = programs.to_string_lossy();
+        self.wisp(&["install", "--restart", restart, "--programs", &programs])
+    }
+}
+
+/// In the place of systemd: restarts the node whenever it is asked.
+fn with_restarts(subject: &Subject<'_>, body: impl FnOnce() -> Result<()>) -> Result<()> {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let restarts = scope.spawn(|| -> Result<()> {
+            while !done.load(Ordering::Relaxed) {
+                if subject.flag().exists() {
+                    subject.node.as_ref().crash_and_restart()?;
+                    fs::remove_file(subject.flag())?;
+                }
+                thread::sleep(Duration::from_millis(20));
+            }
+            Ok(())
+        });
+        let result = body();
+        done.store(true, Ordering::Relaxed);
+        let restarted = restarts
+            .join()
+            .map_err(|_| anyhow::anyhow!("restarts panicked"))?;
+        result.and(restarted)
+    })
+}
+
+fn comes_and_goes(shared: &Test<'_>) -> Result<()> {
+    let node = Node::without_wisp(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let subject = Subject {
+        node: &node,
+        dir: test.volume("subject")?,
+    };
+    let original = fs::read(subject.config())?;
+    with_restarts(&subject, || {
+        let native = test.pod("native").runtime("runc").run()?;
+        let old = native
+            .container("old", &test.busybox()?)
+            .args(&["sleep", "1000"])
+            .start()?;
+        let refused = test
+            .pod("early")
+            .run()
+            .err()
+            .context("there is no wisp yet")?;
+        ensure!(format!("{refused:#}").contains("wisp"), "{refused:#}");
+
+        let installed = subject.install(&subject.restart())?;
+        ensure!(installed.code == 0, "{}", installed.err());
+        reconnect(&test)?;
+        let pod = test.pod("guest").run()?;
+        let guest = pod
+            .container("guest", &test.image("tour")?)
+            .args(&["sleep", "1000000"])
+            .start()?;
+        let again = subject.install("false")?;
+        ensure!(again.code == 0, "{}", again.err());
+        ensure!(
+            again.out().contains("had the runtime already"),
+            "{}",
+            again.out()
+        );
+        let verified = subject.wisp(&["verify"])?;
+        ensure!(verified.code == 0, "{}", verified.err());
+        let status = subject.wisp(&["status", "--json"])?;
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+        ensure!(status["installed"]["proven"] == true, "{status}");
+        ensure!(
+            status["processes"]
+                .as_array()
+                .is_some_and(|all| !all.is_empty()),
+            "{status}"
+        );
+
+        // Not from under a pod.
+        let busy = subject.wisp(&["uninstall", "--restart", &subject.restart()])?;
+        ensure!(
+            busy.code == 1 && busy.err().contains("still run"),
+            "{busy:?}"
+        );
+        let pid = guest.pid()?;
+        guest.stop(0)?;
+        pod.remove()?;
+        ensure!(!Path::new(&format!("/proc/{pid}")).exists(), "it lives");
+        let gone = subject.wisp(&["uninstall", "--wait", "20", "--restart", &subject.restart()])?;
+        ensure!(gone.code == 0, "{}", gone.err());
+        ensure!(
+            fs::read(subject.config())? == original,
+            "another configuration"
+        );
+        let left: Vec<_> = fs::read_dir(&subject.dir)?.collect();
+        ensure!(left.is_empty(), "left: {left:?}");
+        let none = subject.wisp(&["uninstall"])?;
+        ensure!(none.code == 0 && none.out().contains("nothing"), "{none:?}");
+
+        // The first call after a restart may still go to the old connection.
+        let alive = wait::until(PATIENCE, || old.exec(&["echo", "alive"]).ok())
+            .context("what ran before cannot be reached")?;
+        ensure!((alive.0, alive.1.as_str()) == (0, "alive\n"), "{alive:?}");
+        native.remove()
+    })?;
+    test.nothing_left()
+}
+
+/// The connection of before a restart fails once.
+fn reconnect(test: &Test<'_>) -> Result<()> {
+    wait::until(PATIENCE, || {
+        let asked = VersionRequest::default();
+        test.client()
+            .call("Version", async |mut to| to.version(asked).await)
+            .ok()
+    })
+    .map(drop)
+    .context("containerd does not answer any more")
+}
+
+fn rolled_back(shared: &Test<'_>) -> Result<()> {
+    let node = Node::without_wisp(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let subject = Subject {
+        node: &node,
+        dir: test.volume("subject")?,
+    };
+    let original = fs::read(subject.config())?;
+    // containerd goes on as it is, so it never has the runtime.
+    let failed = subject.install("false")?;
+    ensure!(failed.code == 1, "{failed:?}");
+    ensure!(
+        failed.err().contains("is as it was before"),
+        "{}",
+        failed.err()
+    );
+    ensure!(
+        fs::read(subject.config())? == original,
+        "another configuration"
+    );
+
+    let nowhere = subject.wisp(&["install", "--from", "/nowhere"])?;
+    ensure!(
+        nowhere.code == 1 && nowhere.err().contains("/nowhere"),
+        "{nowhere:?}"
+    );
+    fs::write(subject.config(), "version = ")?;
+    let broken = subject.install("true")?;
+    ensure!(
+        broken.code == 1 && broken.err().contains("config.toml"),
+        "{broken:?}"
+    );
+    ensure!(
+        fs::read(subject.config())? == b"version = ",
+        "it was changed"
+    );
+    fs::write(subject.config(), original)?;
+    let gone = subject.wisp(&["uninstall", "--restart", "true"])?;
+    ensure!(gone.code == 0, "{}", gone.err());
+    let left: Vec<_> = wait::until(Duration::from_secs(1), || {
+        let left: Vec<_> = fs::read_dir(&subject.dir).ok()?.collect();
+        left.is_empty().then_some(left)
+    })
+    .unwrap_or_default();
+    ensure!(left.is_empty(), "left: {left:?}");
+    test.nothing_left()
+}
