@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use crate::annotation;
 use crate::environment;
 use crate::error::CapabilityError;
+use crate::http::HttpServer;
 use crate::interfaces::Interfaces;
 use crate::limits::{self, Cap, Limits};
 use crate::policy::Policy;
@@ -104,6 +105,8 @@ pub struct Grant {
     pub listen: Rules,
     /// Where the server of an HTTP component listens.
     pub http_listen: SocketAddr,
+    /// How that server treats its clients.
+    pub http: HttpServer,
     pub host_network: bool,
     /// How much memory it may have.
     pub limits: Limits,
@@ -153,6 +156,7 @@ pub fn grant(request: &Request<'_>) -> Result<Grant, CapabilityError> {
     applied.interfaces(&mut interfaces);
     Ok(Grant {
         http_listen,
+        http: HttpServer::parse(annotations).map_err(wrong)?,
         args,
         env,
         cwd: cwd(request.cwd)?,

@@ -11,6 +11,7 @@ mod address;
 mod environment;
 mod error;
 mod grant;
+mod http;
 mod interfaces;
 mod limits;
 mod policy;
@@ -18,6 +19,7 @@ mod rules;
 
 pub use error::CapabilityError;
 pub use grant::{Clocks, Grant, Preopen, Request, RootAccess, Volume, grant};
+pub use http::{AccessLog, HttpServer};
 pub use interfaces::{Interfaces, list as interface_list};
 pub use limits::{Cap, Limits, Source, amount, head_room};
 pub use policy::{Ceiling, PROFILES, Policy, Profile, Terms, check};
@@ -35,6 +37,34 @@ pub mod annotation {
     pub const NET_LISTEN: &str = "io.wisp.net.listen";
     /// Where the HTTP server of an HTTP component listens: `address:port`.
     pub const HTTP_LISTEN: &str = "io.wisp.http.listen";
+    /// How many requests are worked on at once: a number.
+    pub const HTTP_MAX_REQUESTS: &str = "io.wisp.http.max-requests";
+    /// How many more may wait: a number.
+    pub const HTTP_QUEUE: &str = "io.wisp.http.queue";
+    /// How many clients may be connected: a number.
+    pub const HTTP_MAX_CONNECTIONS: &str = "io.wisp.http.max-connections";
+    /// The longest head of a request: an amount.
+    pub const HTTP_MAX_HEADER: &str = "io.wisp.http.max-header";
+    /// The longest body of a request: an amount.
+    pub const HTTP_MAX_BODY: &str = "io.wisp.http.max-body";
+    /// How long the guest may take to begin a response: a time.
+    pub const HTTP_REQUEST_TIMEOUT: &str = "io.wisp.http.request-timeout";
+    /// How long the guest may work for a request in all: a time.
+    pub const HTTP_WORK_TIMEOUT: &str = "io.wisp.http.work-timeout";
+    /// How long a connection may be without a request: a time.
+    pub const HTTP_IDLE_TIMEOUT: &str = "io.wisp.http.idle-timeout";
+    /// How long the head of a request may take: a time.
+    pub const HTTP_HEADER_TIMEOUT: &str = "io.wisp.http.header-timeout";
+    /// How long requests may go on after the signal to stop: a time.
+    pub const HTTP_GRACE: &str = "io.wisp.http.grace";
+    /// How many requests one instance answers: a number.
+    pub const HTTP_REUSE: &str = "io.wisp.http.reuse";
+    /// A path that the host answers: for probes.
+    pub const HTTP_HEALTH: &str = "io.wisp.http.health";
+    /// `off` (default), `common` or `json`.
+    pub const HTTP_ACCESS_LOG: &str = "io.wisp.http.access-log";
+    /// Where metrics are served: `address:port`.
+    pub const METRICS_LISTEN: &str = "io.wisp.metrics.listen";
     /// How much memory all instances may have together: an amount.
     pub const MEMORY_MAX: &str = "io.wisp.memory.max";
     /// How much memory one instance may have: an amount.
@@ -62,13 +92,27 @@ pub mod annotation {
     /// A directory whose files are further values of `wasi:config`.
     pub const CONFIG_DIR: &str = "io.wisp.config-dir";
     /// All of them, but those that begin with [`CONFIG`].
-    pub const ALL: [&str; 16] = [
+    pub const ALL: [&str; 30] = [
         PROFILE,
         FS_ROOT,
         FS_PREOPENS,
         NET_OUTBOUND,
         NET_LISTEN,
         HTTP_LISTEN,
+        HTTP_MAX_REQUESTS,
+        HTTP_QUEUE,
+        HTTP_MAX_CONNECTIONS,
+        HTTP_MAX_HEADER,
+        HTTP_MAX_BODY,
+        HTTP_REQUEST_TIMEOUT,
+        HTTP_WORK_TIMEOUT,
+        HTTP_IDLE_TIMEOUT,
+        HTTP_HEADER_TIMEOUT,
+        HTTP_GRACE,
+        HTTP_REUSE,
+        HTTP_HEALTH,
+        HTTP_ACCESS_LOG,
+        METRICS_LISTEN,
         ENV_ALLOW,
         ENV_DENY,
         MEMORY_MAX,

@@ -5,7 +5,6 @@ use std::fs::File;
 use std::io::{Read, Seek};
 use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
-use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -19,9 +18,6 @@ use crate::pack::pair;
 /// The exit code when no guest was started; the guest's own codes are those of
 /// the guest.
 pub const NOT_STARTED: u8 = 125;
-
-/// How long an HTTP server may drain, as in a container.
-const DRAIN: Duration = Duration::from_secs(30);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -107,7 +103,6 @@ impl Run {
             preopens,
             memory_limit: None,
             config: config_dir,
-            grace: DRAIN,
             ready: Box::new(move |started| match started {
                 Ok(()) if is_server => eprintln!("wisp: listening on http://{address}"),
                 Ok(()) => {}

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! engine FILE [--dir HOST:GUEST[:ro]] [--env NAME=VALUE] [--annotation KEY=VALUE]
-//!        [--grace SECONDS] [--limit BYTES] [--limit-file FILE] [ARG...]
+//!        [--limit BYTES] [--limit-file FILE] [ARG...]
 //! ```
 //!
 //! Prints `ready` to stderr when the engine says so.
@@ -10,7 +10,6 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Seek, Write};
-use std::time::Duration;
 
 use wisp_capability::{Policy, Request, grant};
 use wisp_engine::{HostPreopen, Setup};
@@ -36,7 +35,6 @@ fn run() -> Result<i32> {
     let mut preopens = Vec::new();
     let mut limit = None;
     let mut limit_file = None;
-    let mut grace = Duration::from_secs(10);
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or("a flag without a value");
         match word.as_str() {
@@ -49,7 +47,6 @@ fn run() -> Result<i32> {
             }
             "--limit" => limit = Some(value()?.parse()?),
             "--limit-file" => limit_file = Some(File::open(value()?)?),
-            "--grace" => grace = Duration::from_secs(value()?.parse()?),
             _ => args.push(word),
         }
     }
@@ -72,7 +69,6 @@ fn run() -> Result<i32> {
         memory_limit: limit_file,
         config: grant.config_dir.clone().map(Into::into),
         grant,
-        grace,
         ready: Box::new(|result| match result {
             Ok(()) => eprintln!("ready"),
             Err(reason) => eprintln!("not ready: {reason}"),

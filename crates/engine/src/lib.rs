@@ -15,6 +15,7 @@ mod http;
 mod interfaces;
 mod memory;
 mod network;
+mod page_map;
 mod prepare;
 mod refusals;
 mod setup;

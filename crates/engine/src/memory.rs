@@ -73,6 +73,11 @@ impl Budget {
         }
     }
 
+    /// Bytes of linear memories and tables of all instances.
+    pub fn used(&self) -> u64 {
+        self.used.load(Relaxed)
+    }
+
     /// Says in a sentence which limit was reached since the last time, if one was.
     pub fn take_refusal(&self) -> Option<String> {
         let refused = self.refusal().take()?;

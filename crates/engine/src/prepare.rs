@@ -1,7 +1,8 @@
 //! From compiled code to a program that is ready to be instantiated.
 
 use std::fs::File;
-use std::os::fd::AsRawFd;
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use wasmtime::component::{self, Component};
@@ -17,7 +18,9 @@ use crate::error::EngineError;
 use crate::gate;
 use crate::guest::{Guest, ModuleGuest};
 use crate::http;
+use crate::http::pool;
 use crate::interfaces;
+use crate::page_map::PageMap;
 use crate::setup::Setup;
 use crate::world::{Imports, Wasi, World, of_component, of_module};
 
@@ -28,6 +31,7 @@ const PREVIEW_1: &str = "wasi_snapshot_preview1";
 pub struct Prepared {
     engine: Engine,
     program: Program,
+    page_map: Option<PageMap>,
 }
 
 /// What is to be instantiated.
@@ -49,9 +53,7 @@ pub(crate) enum Program {
 pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
     let config = wisp_aot::settings().map_err(|error| EngineError::Engine(text(&error)))?;
     let engine = Engine::new(&config).map_err(|error| EngineError::Engine(text(&error)))?;
-    // Wasmtime maps components by path only. This path leads to the open file
-    // even where it has no name, or another one by now.
-    let path = PathBuf::from(format!("/proc/self/fd/{}", artifact.as_raw_fd()));
+    let path = path(&artifact);
     let kind = Engine::detect_precompiled_file(&path)
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     let program = match kind {
@@ -59,10 +61,58 @@ pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
         Some(Precompiled::Component) => component(&engine, &path, grant)?,
         None => return Err(EngineError::Artifact("not made by our compiler".into())),
     };
-    Ok(Prepared { engine, program })
+    let prepared = Prepared {
+        engine,
+        program,
+        page_map: None,
+    };
+    match prepared.program {
+        Program::Http(_) => prepared.with_pool(&path, grant),
+        _ => Ok(prepared),
+    }
+}
+
+/// Wasmtime maps components by path only. This path leads to the open file
+/// even where it has no name, or another one by now.
+fn path(artifact: &File) -> PathBuf {
+    PathBuf::from(format!("/proc/self/fd/{}", artifact.as_raw_fd()))
 }
 
 impl Prepared {
+    /// The same with what makes instances cheap to come by: memory for as many
+    /// as there may be at once is reserved, and used again. What is reserved
+    /// depends on the program, so it is only known now.
+    fn with_pool(self, path: &Path, grant: &Grant) -> Result<Self, EngineError> {
+        let failed = |error: wasmtime::Error| EngineError::Engine(text(&error));
+        let needs = {
+            // SAFETY: as for `component`, which has had the same file.
+            let component = unsafe { Component::deserialize_file(&self.engine, path) };
+            component.map_err(failed)?.resources_required()
+        };
+        // What is not known before it runs cannot be reserved.
+        let Some(needs) = needs else {
+            return Ok(self);
+        };
+        let mut config = wisp_aot::settings().map_err(failed)?;
+        pool::reserve(&mut config, &needs, &grant.http, self.world());
+        let engine = Engine::new(&config).map_err(failed)?;
+        let program = component(&engine, path, grant)?;
+        Ok(Self {
+            page_map: PageMap::find(),
+            engine,
+            program,
+        })
+    }
+
+    /// What a fork of the process that prepared calls before it runs the
+    /// program. `proc` is `/proc`, which a jail need not have.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn forked(&self, proc: BorrowedFd<'_>) -> io::Result<()> {
+        self.page_map.as_ref().map_or(Ok(()), |map| map.renew(proc))
+    }
+
     /// What the program is made for.
     pub fn world(&self) -> World {
         match &self.program {

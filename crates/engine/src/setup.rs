@@ -1,7 +1,6 @@
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
@@ -41,9 +40,6 @@ pub struct Setup {
     /// A directory whose files are values of `wasi:config`.
     pub config: Option<PathBuf>,
     pub ready: Ready,
-    /// How long an HTTP server may take to answer what it has begun once it is
-    /// asked to stop.
-    pub grace: Duration,
 }
 
 /// What every instance of the guest finds: the same for a command's only one
@@ -51,7 +47,7 @@ pub struct Setup {
 pub(crate) struct Surroundings {
     grant: Grant,
     preopens: Vec<HostPreopen>,
-    stdout: Output,
+    pub stdout: Output,
     stderr: Output,
     pub network: Arc<Network>,
     pub budget: Arc<Budget>,

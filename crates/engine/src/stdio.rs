@@ -53,7 +53,8 @@ impl Output {
         }
     }
 
-    fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
+    /// Writes all of `bytes`, however long the reader takes.
+    pub fn write_all(&self, mut bytes: &[u8]) -> io::Result<()> {
         while !bytes.is_empty() {
             match self.write_some(bytes)? {
                 0 => return Err(io::ErrorKind::WriteZero.into()),

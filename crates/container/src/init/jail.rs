@@ -122,6 +122,9 @@ impl Jail {
                     source,
                 })?;
         }
+        // What Wasmtime does at a fork wants one of two files. It gets this one,
+        // with nothing in it; see `wisp_engine::Prepared::forked`.
+        mount_point(&dir, Path::new("/dev/null"), PointKind::File)?;
         let resolver: Vec<_> = volumes
             .iter()
             .filter(|(volume, _)| {

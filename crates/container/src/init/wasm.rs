@@ -7,9 +7,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use seccompiler::BpfProgram;
@@ -31,10 +30,6 @@ use crate::seccomp;
 
 /// The annotation in which containerd's Kubernetes plugin tells the pod's namespace.
 const POD_NAMESPACE: &str = "io.kubernetes.cri.sandbox-namespace";
-
-/// How long an HTTP server may drain after SIGTERM before it ends by itself.
-/// kubelet's default grace period is 30 s; whoever asks for less sends SIGKILL.
-const DRAIN: Duration = Duration::from_secs(30);
 
 /// Everything of a guest that is made before its process enters the container.
 pub struct Guest {
@@ -132,6 +127,8 @@ impl Guest {
         control.step("init: namespaces entered");
         self.hooks(spec, home, bundle, request)?;
         let pids = Pids::open(spec)?;
+        let proc =
+            File::open("/proc").map_err(|e| ContainerError::Init(format!("open /proc: {e}")))?;
         jail.enter()?;
         control.step("init: root changed");
         match membership.fork(|| pids.enter())? {
@@ -142,6 +139,10 @@ impl Guest {
             Forked::Neither => Ok(()),
             Forked::Child => {
                 control.step("guest: forked");
+                (self.code.prepared)
+                    .forked(proc.as_fd())
+                    .map_err(|e| ContainerError::Init(format!("own page map: {e}")))?;
+                drop(proc);
                 self.live(spec, process, memory_limit.file(), control)
             }
         }
@@ -224,7 +225,6 @@ pub(super) fn setup(grant: Grant, memory_limit: Option<File>, control: &Control)
         config: config_dir(&grant),
         grant,
         memory_limit,
-        grace: DRAIN,
         ready: Box::new(move |result| {
             control.step("guest: about to run");
             control.report(&match result {

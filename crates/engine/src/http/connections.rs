@@ -1,6 +1,7 @@
 //! Connections of clients, from accepting to draining.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,18 +9,38 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::activity::{Activity, Verdict, Watched};
 use super::request::{Service, Working};
 
 /// How long to wait after an error that only time can mend, such as no more
 /// descriptors.
 const RECOVERY: Duration = Duration::from_millis(100);
 
+/// How long a connection that is to end may take for its last bytes.
+const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// Streams of one HTTP/2 connection that may be open at once.
+const STREAMS: u32 = 128;
+
+/// Clients beyond the limit that are told so at once; others are not.
+const REFUSALS: usize = 64;
+
+/// What they are told.
+const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
+    Connection: close\r\nContent-Type: text/plain; charset=utf-8\r\n\
+    Content-Length: 21\r\n\r\ntoo many connections\n";
+
 /// All open connections and running guests.
 pub struct Connections {
     service: Arc<Service>,
+    builder: Arc<Builder<TokioExecutor>>,
+    free: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
     stop: watch::Sender<bool>,
     working: Working,
     idle: mpsc::Receiver<Infallible>,
@@ -29,6 +50,9 @@ impl Connections {
     pub fn new(service: Arc<Service>) -> Self {
         let (working, idle) = mpsc::channel(1);
         Self {
+            builder: Arc::new(builder(service.settings.max_header)),
+            free: Arc::new(Semaphore::new(service.settings.max_connections as usize)),
+            refusals: Arc::new(Semaphore::new(REFUSALS)),
             service,
             stop: watch::Sender::new(false),
             working,
@@ -40,7 +64,10 @@ impl Connections {
     pub async fn accept(&self, listener: &TcpListener) -> Infallible {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => self.open(stream),
+                Ok((stream, client)) => match self.free.clone().try_acquire_owned() {
+                    Ok(place) => self.open(stream, client, place),
+                    Err(_) => self.refuse(stream),
+                },
                 // The client gave up; that is its own business.
                 Err(error) if is_clients(&error) => {}
                 Err(error) => {
@@ -51,28 +78,39 @@ impl Connections {
         }
     }
 
-    fn open(&self, stream: TcpStream) {
+    fn open(&self, stream: TcpStream, client: SocketAddr, place: OwnedSemaphorePermit) {
         // Small answers go out at once; where that fails they only take longer.
         let _ = stream.set_nodelay(true);
         let service = self.service.clone();
+        let builder = self.builder.clone();
         let working = self.working.clone();
-        let mut stop = self.stop.subscribe();
+        let stop = self.stop.subscribe();
         tokio::spawn(async move {
-            let answer = service_fn(|request| {
-                let answer = service.clone().answer(request, working.clone());
-                async move { Ok::<_, Infallible>(answer.await) }
-            });
-            let mut builder = Builder::new(TokioExecutor::new());
-            builder.http1().timer(TokioTimer::new());
-            builder.http2().timer(TokioTimer::new());
-            let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
-            // How a connection ends is between hyper and the client: a reset
-            // or nonsense on the wire is nothing to tell the operator.
-            tokio::select! {
-                _ = &mut connection => return,
-                _ = stop.wait_for(|stop| *stop) => connection.as_mut().graceful_shutdown(),
-            }
-            let _ = connection.await;
+            service.records.metrics.connections.add(1);
+            serve(&service, &builder, stream, client, stop, working).await;
+            service.records.metrics.connections.subtract(1);
+            drop(place);
+        });
+    }
+
+    /// Says that there is no place, where that takes nobody's time.
+    fn refuse(&self, mut stream: TcpStream) {
+        let Ok(place) = self.refusals.clone().try_acquire_owned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            let told = async {
+                stream.write_all(REFUSAL).await?;
+                stream.shutdown().await?;
+                // What is not read when a connection closes makes the kernel
+                // take back what was written.
+                let mut rest = [0; 1024];
+                while stream.read(&mut rest).await? > 0 {}
+                std::io::Result::Ok(())
+            };
+            // How it ends is the client's business.
+            let _ = timeout(Duration::from_secs(1), told).await;
+            drop(place);
         });
     }
 
@@ -88,6 +126,68 @@ impl Connections {
         stop.send_replace(true);
         drop(working);
         while idle.recv().await.is_some() {}
+    }
+}
+
+fn builder(max_header: usize) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Times are kept by `Activity`, without a timer for each request.
+        .header_read_timeout(None)
+        .max_buf_size(max_header);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(u32::try_from(max_header).unwrap_or(u32::MAX));
+    builder
+}
+
+/// Serves one client to the end of its connection.
+async fn serve(
+    service: &Arc<Service>,
+    builder: &Builder<TokioExecutor>,
+    stream: TcpStream,
+    client: SocketAddr,
+    mut stop: watch::Receiver<bool>,
+    working: Working,
+) {
+    let activity = Activity::new();
+    let answer = service_fn(|request| {
+        let answer = service
+            .clone()
+            .answer(request, client, activity.clone(), working.clone());
+        async move { Ok::<_, Infallible>(answer.await) }
+    });
+    let io = Watched::new(TokioIo::new(stream), activity.clone());
+    let mut connection = pin!(builder.serve_connection(io, answer));
+    let (idle, head) = (
+        service.settings.idle_timeout,
+        service.settings.header_timeout,
+    );
+    let mut alarm = pin!(sleep_until(Instant::now() + head.min(idle)));
+    let (mut stopping, mut ending) = (false, false);
+    loop {
+        // How a connection ends is between hyper and the client: a reset or
+        // nonsense on the wire is nothing to tell the operator.
+        tokio::select! {
+            _ = connection.as_mut() => return,
+            _ = stop.wait_for(|stop| *stop), if !stopping => {
+                stopping = true;
+                connection.as_mut().graceful_shutdown();
+            }
+            () = alarm.as_mut() => match activity.check(idle, head) {
+                Verdict::Fine(until) => alarm.as_mut().reset(until),
+                Verdict::Idle if !ending => {
+                    ending = true;
+                    connection.as_mut().graceful_shutdown();
+                    alarm.as_mut().reset(Instant::now() + LAST_BYTES);
+                }
+                Verdict::Idle | Verdict::Slow => return,
+            }
+        }
     }
 }
 

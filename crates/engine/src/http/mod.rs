@@ -1,13 +1,23 @@
 //! Components that answer HTTP requests.
 
+mod access_log;
+mod activity;
+mod answer;
+mod body;
 mod connections;
 mod impatient;
+mod instances;
+mod metrics;
 mod outbound;
+pub(crate) mod pool;
+mod record;
 mod request;
+mod scrape;
 mod server;
 mod ticker;
 mod tls;
+mod turns;
 
+pub use instances::Handler;
 pub use outbound::Outbound;
-pub use request::Handler;
 pub use server::run;

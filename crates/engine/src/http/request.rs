@@ -1,161 +1,212 @@
-//! One request, one fresh instance.
+//! One request, from its head to the end of what the guest does for it.
 
 use std::convert::Infallible;
-use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::uri::{Authority, PathAndQuery, Uri};
-use http_body_util::{BodyExt, Full};
-use hyper::body::Incoming;
-use hyper::{Request, Response, StatusCode};
-use tokio::sync::{mpsc, oneshot};
-use wasmtime::{Engine, Store};
-use wasmtime_wasi_http::p2::bindings as http2;
-use wasmtime_wasi_http::p2::bindings::http::types::Scheme;
-use wasmtime_wasi_http::p3::bindings as http3;
-use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
+use http_body_util::BodyExt;
+use hyper::body::{Body, Incoming};
+use hyper::header::{self, HeaderValue};
+use hyper::{Method, Request, Response, StatusCode, Version};
+use tokio::sync::mpsc;
+use tokio::time::sleep_until;
+use wasmtime_wasi_http::WasiBody;
+use wisp_capability::HttpServer;
 
+use super::activity::Activity;
+use super::answer::{Answer, last, plain};
+use super::body::{Limited, Recorded};
+use super::instances::Instances;
+use super::record::{Record, Records};
 use super::ticker::Ticker;
+use super::turns::{Turn, Turns};
 use crate::exit::complain;
-use crate::guest::Guest;
-use crate::setup::Surroundings;
 
-/// A component that answers requests.
-pub enum Handler {
-    P2(http2::ProxyPre<Guest>),
-    P3(http3::ServicePre<Guest>),
-}
-
-/// Answers requests, each with an instance of its own.
+/// Answers requests.
 pub struct Service {
-    pub engine: Engine,
-    pub handler: Handler,
-    pub surroundings: Surroundings,
+    pub instances: Instances,
+    pub settings: HttpServer,
     pub ticker: Arc<Ticker>,
+    pub turns: Turns,
+    pub records: Arc<Records>,
 }
 
 /// A sender of nothing, whose end tells that some work is over.
 pub type Working = mpsc::Sender<Infallible>;
 
-/// Where the response goes, once, as soon as it begins.
-type Answer = oneshot::Sender<Response<WasiBody>>;
+/// How a guest was kept from going on.
+struct TooLong {
+    limit: Duration,
+    answered: bool,
+}
 
 impl Service {
-    /// Answers `request`. Errors of the guest are told on stderr, and to the
-    /// client as status 500.
+    /// Answers `request` of `client`. Errors of the guest are told on stderr,
+    /// and to the client as a status.
     pub async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
+        client: SocketAddr,
+        activity: Arc<Activity>,
+        working: Working,
+    ) -> Response<Recorded> {
+        let busy = activity.request(request.version() == Version::HTTP_2);
+        let mut record = Record::new(&self.records, &request, client, busy);
+        let response = self.respond(request, record.begun(), working).await;
+        record.status(response.status());
+        response.map(|body| Recorded::new(body, record))
+    }
+
+    async fn respond(
+        self: Arc<Self>,
+        request: Request<Incoming>,
+        begun: Instant,
         working: Working,
     ) -> Response<WasiBody> {
-        let title = format!("{} {}", request.method(), request.uri().path());
+        if self.is_probe(&request) {
+            return plain(StatusCode::OK, "ok\n");
+        }
+        let http1 = request.version() < Version::HTTP_2;
+        if request.method() == Method::CONNECT {
+            let text = "this server makes no tunnels\n";
+            return last(StatusCode::NOT_IMPLEMENTED, text, http1);
+        }
+        // The length it says it has; of chunked bodies, none.
+        if request.body().size_hint().lower() > self.settings.max_body {
+            return last(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, http1);
+        }
         let request = match with_authority(request) {
-            Ok(request) => request.map(|body| body.map_err(Into::into).boxed_unsync()),
-            Err(problem) => return plain(StatusCode::BAD_REQUEST, problem),
+            Ok(request) => request,
+            Err(problem) => return last(StatusCode::BAD_REQUEST, problem, http1),
         };
-        let (answer, answered) = oneshot::channel();
+        let Some(turn) = self.turns.take(self.settings.request_timeout).await else {
+            self.records.metrics.turned_away.add(1);
+            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests\n");
+            let soon = HeaderValue::from_static("1");
+            response.headers_mut().insert(header::RETRY_AFTER, soon);
+            return response;
+        };
+        let exceeded = Arc::new(AtomicBool::new(false));
+        let request = request.map(|body| {
+            Limited::new(body, self.settings.max_body, exceeded.clone()).boxed_unsync()
+        });
+        let (answer, answered) = Answer::new();
         // A task of its own: the guest goes on while the body is being sent,
         // and after it, even if the client leaves.
-        tokio::spawn(async move {
-            let _serving = self.ticker.serve();
-            if let Err(error) = self.serve(request, answer).await {
-                complain(&format!("{title}: guest failed: {error:?}"));
-                if let Some(reason) = self.surroundings.budget.take_refusal() {
-                    complain(&format!("{title}: {reason}"));
-                }
+        tokio::spawn(self.work(request, begun, Arc::new(answer), turn, working));
+        let answered = answered.await;
+        if exceeded.load(Relaxed) {
+            return last(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, http1);
+        }
+        match answered {
+            Ok(response) if response.status().is_informational() => {
+                complain("guest answers with an informational status, which is not a response");
+                plain(StatusCode::BAD_GATEWAY, "the component gave no response\n")
             }
-            drop(working);
-        });
-        match answered.await {
             Ok(response) => response,
             Err(_) => plain(StatusCode::INTERNAL_SERVER_ERROR, "the component failed\n"),
         }
     }
 
-    async fn serve(&self, request: Request<WasiBody>, answer: Answer) -> wasmtime::Result<()> {
-        let mut store =
-            Guest::store(&self.engine, &self.surroundings).map_err(wasmtime::Error::msg)?;
-        store.set_epoch_deadline(1);
-        store.epoch_deadline_async_yield_and_update(1);
-        match &self.handler {
-            Handler::P2(handler) => serve2(handler, store, request, answer).await,
-            Handler::P3(handler) => serve3(handler, store, request, answer).await,
+    fn is_probe(&self, request: &Request<Incoming>) -> bool {
+        let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+        asks && self.settings.health.as_deref() == Some(request.uri().path())
+    }
+
+    /// Has the guest work for as long as it may.
+    async fn work(
+        self: Arc<Self>,
+        request: Request<WasiBody>,
+        begun: Instant,
+        answer: Arc<Answer>,
+        turn: Turn,
+        working: Working,
+    ) {
+        let (method, uri) = (request.method().clone(), request.uri().clone());
+        let serving = self.ticker.serve();
+        let ended = self.limited(request, begun, &answer).await;
+        drop(serving);
+        let metrics = &self.records.metrics;
+        let problem = match ended {
+            Ok(Ok(())) => None,
+            Ok(Err(error)) => Some(format!("guest failed: {error:?}")),
+            Err(TooLong { limit, answered }) => {
+                metrics.timed_out.add(1);
+                Some(match answered {
+                    false => format!("guest was ended: no response after {limit:?}"),
+                    true => format!("guest was ended: still at work after {limit:?}"),
+                })
+            }
+        };
+        if let Some(problem) = problem {
+            metrics.instances_failed.add(1);
+            complain(&format!("{method} {}: {problem}", uri.path()));
+            if let Some(reason) = self.instances.surroundings.budget.take_refusal() {
+                complain(&format!("{method} {}: {reason}", uri.path()));
+            }
+        }
+        answer.give_up();
+        drop((turn, working));
+    }
+
+    async fn limited(
+        &self,
+        request: Request<WasiBody>,
+        begun: Instant,
+        answer: &Arc<Answer>,
+    ) -> Result<wasmtime::Result<()>, TooLong> {
+        let HttpServer {
+            request_timeout,
+            work_timeout,
+            ..
+        } = self.settings;
+        let mut guest = pin!(self.instances.serve(request, answer));
+        let mut deadline = pin!(sleep_until((begun + request_timeout).into()));
+        loop {
+            // What is not polled to its end is dropped, and with it the guest:
+            // one that computes comes back at the next tick.
+            tokio::select! {
+                biased;
+                result = &mut guest => return Ok(result),
+                () = &mut deadline => {}
+            }
+            if !answer.is_given() {
+                let text = "the component did not answer in time\n";
+                answer.give(plain(StatusCode::GATEWAY_TIMEOUT, text));
+                return Err(TooLong {
+                    limit: request_timeout,
+                    answered: false,
+                });
+            }
+            if begun.elapsed() >= work_timeout {
+                return Err(TooLong {
+                    limit: work_timeout,
+                    answered: true,
+                });
+            }
+            deadline.as_mut().reset((begun + work_timeout).into());
         }
     }
 }
 
-async fn serve2(
-    handler: &http2::ProxyPre<Guest>,
-    mut store: Store<Guest>,
-    request: Request<WasiBody>,
-    answer: Answer,
-) -> wasmtime::Result<()> {
-    let request = store
-        .data_mut()
-        .http()
-        .new_incoming_request(Scheme::Http, request)?;
-    let answered = Arc::new(AtomicBool::new(false));
-    let noted = answered.clone();
-    let response = store
-        .data_mut()
-        .http()
-        .new_response_outparam_from_callback(move |response| {
-            noted.store(true, Relaxed);
-            match response {
-                // The client may have left; then nobody waits for it.
-                Ok(response) => drop(answer.send(response)),
-                Err(code) => complain(&format!("guest answers with an error: {code:?}")),
-            }
-        })?;
-    let proxy = handler.instantiate_async(&mut store).await?;
-    proxy
-        .wasi_http_incoming_handler()
-        .call_handle(&mut store, request, response)
-        .await?;
-    if !answered.load(Relaxed) {
-        wasmtime::bail!("it ended without setting a response");
-    }
-    Ok(())
-}
-
-async fn serve3(
-    handler: &http3::ServicePre<Guest>,
-    mut store: Store<Guest>,
-    request: Request<WasiBody>,
-    answer: Answer,
-) -> wasmtime::Result<()> {
-    let service = handler.instantiate_async(&mut store).await?;
-    let (request, received) = p3::Request::from_http(store.data_mut().http().hooks, request);
-    store
-        .run_concurrent(async |store| {
-            match service.handle(store, request).await? {
-                Ok(response) => {
-                    let response = store.with(|store| response.into_http(store, received))?;
-                    // The client may have left; then nobody waits for it.
-                    drop(answer.send(response));
-                }
-                Err(code) => {
-                    complain(&format!("guest answers with an error: {code:?}"));
-                    drop(answer);
-                }
-            }
-            // The body is still being made, and the guest may have more to do.
-            poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
-            Ok(())
-        })
-        .await?
-}
+const TOO_LARGE: &str = "the request's body is too large\n";
 
 /// The request with scheme and authority in its URI, as guests expect it.
-fn with_authority(request: Request<Incoming>) -> Result<Request<Incoming>, &'static str> {
+fn with_authority<B>(request: Request<B>) -> Result<Request<B>, &'static str> {
     let (mut parts, body) = request.into_parts();
     let mut uri = parts.uri.into_parts();
     uri.scheme = Some(http::uri::Scheme::HTTP);
+    let mut hosts = parts.headers.get_all(header::HOST).iter();
+    let host = hosts.next();
+    if hosts.next().is_some() {
+        return Err("the request has more than one Host header\n");
+    }
     if uri.authority.is_none() {
-        let host = parts.headers.get(http::header::HOST);
         uri.authority = Some(
             host.and_then(|host| Authority::try_from(host.as_bytes()).ok())
                 .ok_or("the request has no valid Host header\n")?,
@@ -168,9 +219,24 @@ fn with_authority(request: Request<Incoming>) -> Result<Request<Incoming>, &'sta
     Ok(Request::from_parts(parts, body))
 }
 
-fn plain(status: StatusCode, text: &'static str) -> Response<WasiBody> {
-    let body = Full::new(Bytes::from_static(text.as_bytes()));
-    let mut response = Response::new(body.map_err(|never| match never {}).boxed_unsync());
-    *response.status_mut() = status;
-    response
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_has_one_authority() {
+        let with = |target: &str, hosts: &[&str]| {
+            let mut request = Request::builder().uri(target);
+            for host in hosts {
+                request = request.header(header::HOST, *host);
+            }
+            with_authority(request.body(()).expect("request"))
+                .map(|request| request.uri().to_string())
+        };
+        assert_eq!(with("/a?b", &["x:1"]), Ok("http://x:1/a?b".into()));
+        assert_eq!(with("http://y/a", &["x"]), Ok("http://y/a".into()));
+        for hosts in [&[][..], &["a b"], &["x", "x"]] {
+            assert!(with("/", hosts).is_err(), "{hosts:?}");
+        }
+    }
 }

@@ -1,23 +1,33 @@
 //! The process of an HTTP component, from listening to its end.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use wasmtime::Engine;
+use wisp_capability::{HttpServer, annotation};
 
 use super::connections::Connections;
-use super::request::{Handler, Service};
+use super::instances::{Handler, Instances};
+use super::metrics::Metrics;
+use super::record::Records;
+use super::request::Service;
+use super::scrape;
 use super::ticker::Ticker;
+use super::turns::Turns;
 use crate::exit::{NOT_STARTED, complain};
 use crate::setup::{Setup, Surroundings};
 use crate::signals::{install_command_signals, release_draining_signals};
 
 /// How many connections may wait to be accepted.
 const BACKLOG: u32 = 1024;
+
+/// How long an instance that may be used again waits for that.
+const KEPT: Duration = Duration::from_secs(30);
 
 /// Serves until a signal ends it and gives the exit code.
 pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
@@ -38,15 +48,14 @@ pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
             memory_limit,
             config,
             ready,
-            grace,
         } = setup;
-        let address = grant.http_listen;
-        match Server::new(engine, handler, address, || {
+        let (address, settings) = (grant.http_listen, grant.http.clone());
+        match Server::new(engine, handler, address, settings, || {
             Surroundings::new(grant, preopens, memory_limit, config)
         }) {
             Ok(server) => {
                 ready(Ok(()));
-                server.serve(grace).await
+                server.serve().await
             }
             Err(reason) => {
                 ready(Err(reason));
@@ -60,7 +69,8 @@ pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
 
 struct Server {
     listener: TcpListener,
-    connections: Connections,
+    metrics: Option<TcpListener>,
+    service: Arc<Service>,
     signals: Signals,
 }
 
@@ -69,40 +79,56 @@ impl Server {
         engine: Engine,
         handler: Handler,
         address: SocketAddr,
+        settings: HttpServer,
         surroundings: impl FnOnce() -> Result<Surroundings, String>,
     ) -> Result<Self, String> {
         let signals = Signals::install().map_err(|error| format!("signal handlers: {error}"))?;
         let surroundings = surroundings()?;
-        // Each request opens the preopens anew: better to fail now than then.
+        // Each instance opens the preopens anew: better to fail now than then.
         surroundings.wasi()?;
         let ticker =
             Ticker::start(engine.clone()).map_err(|error| format!("start a thread: {error}"))?;
-        let listener = listen(address).map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "listen on {address}: address in use: another server has this port; \
-                 io.wisp.http.listen gives this one another"
-            ),
-            _ => format!("listen on {address}: {error}"),
-        })?;
-        let connections = Connections::new(Arc::new(Service {
-            engine,
-            handler,
-            surroundings,
+        let listener = listen(address, annotation::HTTP_LISTEN)?;
+        let metrics = settings
+            .metrics
+            .map(|address| listen(address, annotation::METRICS_LISTEN))
+            .transpose()?;
+        let records = Arc::new(Records {
+            metrics: Arc::new(Metrics::new()),
+            log: settings.access_log,
+            stdout: surroundings.stdout.clone(),
+        });
+        let counted = records.metrics.clone();
+        let service = Arc::new(Service {
+            instances: Instances::new(engine, handler, surroundings, settings.reuse, counted),
+            turns: Turns::new(settings.max_requests, settings.queue),
             ticker,
-        }));
+            records,
+            settings,
+        });
         Ok(Self {
             listener,
-            connections,
+            metrics,
+            service,
             signals,
         })
     }
 
-    async fn serve(self, grace: Duration) -> i32 {
+    async fn serve(self) -> i32 {
         let Self {
             listener,
-            connections,
+            metrics,
+            service,
             mut signals,
         } = self;
+        if let Some(listener) = metrics {
+            tokio::spawn(scrape::serve(service.clone(), listener));
+        }
+        if service.instances.keeps() {
+            tokio::spawn(forget(service.clone()));
+        }
+        let grace = service.settings.grace;
+        let connections = Connections::new(service);
         tokio::select! {
             never = connections.accept(&listener) => match never {},
             _ = signals.next() => {}
@@ -114,8 +140,9 @@ impl Server {
             code = signals.next() => code,
             () = tokio::time::sleep(grace) => {
                 complain(&format!(
-                    "requests still being answered {} s after the signal to stop are cut off",
-                    grace.as_secs()
+                    "requests still being answered {grace:?} after the signal to stop are cut \
+                     off; {} gives them longer",
+                    annotation::HTTP_GRACE
                 ));
                 128 + libc::SIGTERM
             }
@@ -123,7 +150,28 @@ impl Server {
     }
 }
 
-fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+/// Ends instances that nobody has used for a while, for ever.
+async fn forget(service: Arc<Service>) -> Infallible {
+    loop {
+        tokio::time::sleep(KEPT).await;
+        if let Some(since) = Instant::now().checked_sub(KEPT) {
+            service.instances.forget(since);
+        }
+    }
+}
+
+/// A socket that listens on `address`, which the annotation `key` can change.
+fn listen(address: SocketAddr, key: &str) -> Result<TcpListener, String> {
+    bind(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "listen on {address}: address in use: another server has this port; \
+             {key} gives this one another"
+        ),
+        _ => format!("listen on {address}: {error}; see {key}"),
+    })
+}
+
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4(),
         SocketAddr::V6(_) => TcpSocket::new_v6(),

@@ -12,6 +12,7 @@ mod exec;
 mod faults;
 mod files;
 mod http;
+mod http_server;
 mod lifecycle;
 mod limits;
 mod memory;
@@ -81,6 +82,7 @@ pub fn all() -> Vec<Case> {
         told::cases(),
         streams::cases(),
         http::cases(),
+        http_server::cases(),
         lifecycle::cases(),
         pause::cases(),
         policy::cases(),

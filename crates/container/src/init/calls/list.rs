@@ -108,6 +108,8 @@ const REQUESTS: Answer = If(&[
     &[Check::Is(1, libc::FIONREAD as u32)],
     &[Check::Is(1, libc::FIONBIO as u32)],
     &[Check::Is(1, libc::FIOCLEX as u32)],
+    // PAGEMAP_SCAN: which of its own pages were written.
+    &[Check::Is(1, 0xc060_6610)],
 ]);
 
 const KIND: u32 = 0xf;
@@ -155,7 +157,7 @@ const CALLS: &[Call] = calls! {
         SYS_mkdirat SYS_unlinkat SYS_renameat SYS_renameat2 SYS_linkat SYS_symlinkat
         SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_utimensat SYS_ftruncate SYS_fallocate
         SYS_fsync SYS_fdatasync SYS_fadvise64;
-    Everyone REQUESTS, "whether a stream is a terminal; modes of descriptors":
+    Everyone REQUESTS, "whether a stream is a terminal; modes of descriptors; which pages an instance has written":
         SYS_ioctl;
     Everyone Allow, "waiting for streams, sockets, clocks and signals":
         SYS_ppoll SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
