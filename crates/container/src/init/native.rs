@@ -47,11 +47,19 @@ impl Native {
 }
 
 /// The spec for libcontainer: as containerd wrote it, with the root's path
-/// made absolute, since libcontainer sees it from another bundle.
+/// made absolute, since libcontainer sees it from another bundle. A processor
+/// time of 0 is none, as runc has it; libcontainer would write the 0.
 pub fn spec(spec: &Spec, root: &Path) -> Spec {
     let mut spec = spec.clone();
     if let Some(found) = spec.root_mut() {
         found.set_path(root.to_owned());
+    }
+    let resources = spec.linux_mut().as_mut().map(|linux| linux.resources_mut());
+    if let Some(Some(resources)) = resources
+        && let Some(cpu) = resources.cpu_mut()
+    {
+        cpu.set_period(cpu.period().filter(|period| *period > 0));
+        cpu.set_quota(cpu.quota().filter(|quota| *quota != 0));
     }
     spec
 }
@@ -81,5 +89,32 @@ impl Executor for Native {
 
     fn setup_envs(&self, envs: HashMap<String, String>) -> Result<(), ExecutorSetEnvsError> {
         DefaultExecutor {}.setup_envs(envs)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_processor_time_is_no_limit() {
+        let given = |cpu: &str| {
+            let given: Spec = serde_json::from_str(&format!(
+                r#"{{"ociVersion":"1.0.2","root":{{"path":"rootfs"}},
+                    "linux":{{"resources":{{"cpu":{cpu}}}}}}}"#
+            ))
+            .expect("spec");
+            let derived = spec(&given, Path::new("/root"));
+            let linux = derived.linux().as_ref().expect("linux");
+            let resources = linux.resources().as_ref().expect("resources");
+            let cpu = resources.cpu().as_ref().expect("cpu");
+            (cpu.quota(), cpu.period())
+        };
+        assert_eq!(given(r#"{"quota":50000,"period":0}"#), (Some(50_000), None));
+        assert_eq!(
+            given(r#"{"quota":0,"period":100000}"#),
+            (None, Some(100_000))
+        );
+        assert_eq!(given(r#"{"quota":-1}"#), (Some(-1), None));
     }
 }
