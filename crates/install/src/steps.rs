@@ -175,7 +175,17 @@ pub fn install(
         schema: place.schema,
         by_type: place.by_type,
     };
-    let change = validated(&subject, &old, &shim, node)?;
+    let change = match validated(&subject, &old, &shim, node) {
+        Ok(change) => change,
+        Err(error) => {
+            // What nobody will run does not stay, nor does a word of it.
+            if recorded == Record::default() {
+                programs::remove(&place.root, &installed)?;
+                records.forget()?;
+            }
+            return Err(error);
+        }
+    };
     let configured = change.now.as_deref() != Some(&change.then);
 
     step(watch, Step::Record)?;

@@ -456,12 +456,13 @@ fn bad_configurations_are_named_and_left_alone() {
     ] {
         let machine = Machine::new();
         machine.write(CONFIG, text);
+        let before = machine.files();
         let error = machine
             .install("1.0.0", &mut Silent)
             .expect_err(text)
             .to_string();
         assert!(error.contains(says), "{error}");
-        assert_eq!(machine.read(CONFIG).as_deref(), Some(text));
+        assert_eq!(machine.files(), before, "{text}");
         assert_eq!(machine.restarts.get(), 0);
     }
 }
