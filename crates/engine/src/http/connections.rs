@@ -19,7 +19,7 @@ use super::request::{Service, Working};
 
 /// How long to wait after an error that only time can mend, such as no more
 /// descriptors.
-const RECOVERY: Duration = Duration::from_millis(100);
+pub(super) const RECOVERY: Duration = Duration::from_millis(100);
 
 /// How long a connection that is to end may take for its last bytes.
 const LAST_BYTES: Duration = Duration::from_secs(5);

@@ -12,6 +12,7 @@ use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
+use super::connections::RECOVERY;
 use super::metrics::Gauges;
 use super::request::Service;
 
@@ -26,7 +27,7 @@ pub async fn serve(service: Arc<Service>, listener: TcpListener) -> Infallible {
     let readers = Arc::new(Semaphore::new(READERS));
     loop {
         let Ok((stream, _)) = listener.accept().await else {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            tokio::time::sleep(RECOVERY).await;
             continue;
         };
         let Ok(reader) = readers.clone().try_acquire_owned() else {
