@@ -88,6 +88,14 @@ pub enum InstallError {
         /// What is wrong also with the old one.
         restored: Result<(), String>,
     },
+    /// A new version did not work out, and the one before is back.
+    #[error("{why}; version {version}, which was there before, stays")]
+    Kept {
+        /// What went wrong.
+        why: String,
+        /// Which it is.
+        version: String,
+    },
     /// Containers still run by what is to be removed.
     #[error(
         "{count} processes of wisp still run; end their pods first, or wait for them with --wait"

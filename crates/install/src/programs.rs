@@ -5,7 +5,8 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
+use std::time::Duration;
 
 use crate::error::InstallError;
 use crate::files::{self, digest};
@@ -48,12 +49,17 @@ impl Found {
     }
 
     /// Copies both into a directory of the node below `root`, named by what is
-    /// in them, and makes that the current one. `wanted` is the only place that
-    /// is tried, if it is given. Answers the place.
+    /// in them. `wanted` is the only place that is tried, if it is given; `before`
+    /// hears of each place before anything is put there.
     ///
     /// # Errors
-    /// When no place will do.
-    pub fn place(&self, root: &Path, wanted: Option<&Path>) -> Result<PathBuf, InstallError> {
+    /// When no place will do, and those of `before`.
+    pub fn place(
+        &self,
+        root: &Path,
+        wanted: Option<&Path>,
+        before: &mut dyn FnMut(&Path) -> Result<(), InstallError>,
+    ) -> Result<Placed, InstallError> {
         let read = |name: &str| {
             let path = self.dir.join(name);
             fs::read(&path).map_err(InstallError::io("read", &path))
@@ -69,10 +75,13 @@ impl Found {
         for place in candidates {
             let dir = below(root, place);
             let begun = !dir.exists();
+            before(place)?;
             match copy(&dir, name, &[(SHIM, &shim), (CLI, &cli)]) {
                 Ok(()) => {
-                    files::link(Path::new(name), &dir.join(CURRENT))?;
-                    return Ok(place.to_owned());
+                    return Ok(Placed {
+                        place: place.to_owned(),
+                        name: name.into(),
+                    });
                 }
                 Err(error) => {
                     if begun {
@@ -84,6 +93,34 @@ impl Found {
         }
         Err(InstallError::NoDirectory(reasons.join("; ")))
     }
+}
+
+/// Programs that are there, and not yet those that containerd runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// The directory of all versions, on the node.
+    pub place: PathBuf,
+    /// The one of this version, in it.
+    pub name: PathBuf,
+}
+
+/// Makes `name` the version in `place` that containerd runs, from the next
+/// container on, or none; answers which it was.
+///
+/// # Errors
+/// The kernel's refusal.
+pub fn switch(
+    root: &Path,
+    place: &Path,
+    name: Option<&Path>,
+) -> Result<Option<PathBuf>, InstallError> {
+    let link = below(root, place).join(CURRENT);
+    let before = fs::read_link(&link).ok();
+    match name {
+        Some(name) => files::link(name, &link)?,
+        None => files::remove(&link)?,
+    }
+    Ok(before)
 }
 
 /// The shim that containerd is told to run, in a place for programs.
@@ -138,24 +175,20 @@ fn version(path: &Path, flag: &str) -> Result<String, InstallError> {
         path: path.to_owned(),
         reason,
     };
-    let said = Command::new(path)
-        .arg(flag)
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|error| {
-            bad(match error.raw_os_error() {
-                Some(libc_enoexec) if libc_enoexec == nix::errno::Errno::ENOEXEC as i32 => format!(
-                    "is no program for this machine ({})",
-                    std::env::consts::ARCH
-                ),
-                _ if error.kind() == io::ErrorKind::PermissionDenied => {
-                    "cannot be run there: the file system is mounted noexec, or the file has no \
+    let said = run(path, flag).map_err(|error| {
+        bad(match error.raw_os_error() {
+            Some(libc_enoexec) if libc_enoexec == nix::errno::Errno::ENOEXEC as i32 => format!(
+                "is no program for this machine ({})",
+                std::env::consts::ARCH
+            ),
+            _ if error.kind() == io::ErrorKind::PermissionDenied => {
+                "cannot be run there: the file system is mounted noexec, or the file has no \
                      right to be executed"
-                        .into()
-                }
-                _ => error.to_string(),
-            })
-        })?;
+                    .into()
+            }
+            _ => error.to_string(),
+        })
+    })?;
     let text = String::from_utf8_lossy(&said.stdout);
     // `wisp 1.2.3`, or the line `Version: 1.2.3` among others.
     text.lines()
@@ -167,6 +200,22 @@ fn version(path: &Path, flag: &str) -> Result<String, InstallError> {
         .map(|version| version.trim().to_owned())
         .filter(|version| said.status.success() && !version.is_empty())
         .ok_or_else(|| bad(format!("ended with {} and said no version", said.status)))
+}
+
+fn run(path: &Path, flag: &str) -> io::Result<Output> {
+    let mut tries = 0;
+    loop {
+        let said = Command::new(path).arg(flag).stdin(Stdio::null()).output();
+        match said {
+            // What was just written: another thread's child has it open until
+            // it becomes its program.
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy && tries < 100 => {
+                tries += 1;
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            said => return said,
+        }
+    }
 }
 
 /// The processes that run programs in `place` of the node: daemons of pods, and
@@ -256,18 +305,24 @@ mod tests {
         let (one, two) = (programs("1.0.0"), programs("2.0.0"));
         let found = Found::of(one.path()).expect("programs");
         assert_eq!(found.version, "1.0.0");
-        let place = found.place(root.path(), None).expect("placed");
-        assert_eq!(place, Path::new("/opt/wisp"));
+        let put = |found: &Found| {
+            let placed = found
+                .place(root.path(), None, &mut |_| Ok(()))
+                .expect("placed");
+            switch(root.path(), &placed.place, Some(&placed.name)).expect("switched")
+        };
+        assert_eq!(put(&found), None);
+        let place = PathBuf::from("/opt/wisp");
         let dir = below(root.path(), &place);
         let count = || fs::read_dir(&dir).expect("dir").count();
         assert_eq!(
             version(&dir.join("bin").join(SHIM), "-v").expect("runs"),
             "1.0.0"
         );
-        found.place(root.path(), None).expect("again");
+        let first = put(&found).expect("the same");
         assert_eq!(count(), 2);
         let newer = Found::of(two.path()).expect("programs");
-        newer.place(root.path(), None).expect("newer");
+        assert_eq!(put(&newer), Some(first));
         assert_eq!(
             version(&dir.join("bin").join(SHIM), "-v").expect("runs"),
             "2.0.0"
@@ -309,7 +364,7 @@ mod tests {
         let found = Found::of(dir.path()).expect("programs");
         fs::write(root.path().join("file"), "").expect("write");
         let error = found
-            .place(root.path(), Some(Path::new("/file/x")))
+            .place(root.path(), Some(Path::new("/file/x")), &mut |_| Ok(()))
             .expect_err("no directory")
             .to_string();
         assert!(

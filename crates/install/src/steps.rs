@@ -157,13 +157,25 @@ pub fn install(
     let recorded = records.load()?.unwrap_or_default();
 
     step(watch, Step::Programs)?;
-    let installed = programs.place(
-        &place.root,
-        place.programs.as_deref().or_else(|| {
-            // Where they are already.
-            (!recorded.programs.as_os_str().is_empty()).then_some(recorded.programs.as_path())
+    // Where they are already, before any other place.
+    let there = (!recorded.programs.as_os_str().is_empty()).then_some(recorded.programs.as_path());
+    let wanted = place.programs.as_deref().or(there);
+    // Written down before they are copied, or nobody would know that they are ours.
+    let mut before = |programs: &Path| match there {
+        Some(there) if there == programs => Ok(()),
+        _ => records.save(&Record {
+            programs: programs.to_owned(),
+            ..recorded.clone()
         }),
-    )?;
+    };
+    let placed = match programs.place(&place.root, wanted, &mut before) {
+        Ok(placed) => placed,
+        Err(error) => {
+            restore(&records, &recorded)?;
+            return Err(error);
+        }
+    };
+    let installed = placed.place;
     let shim = programs::shim(&installed);
 
     step(watch, Step::Validate)?;
@@ -179,10 +191,11 @@ pub fn install(
         Ok(change) => change,
         Err(error) => {
             // What nobody will run does not stay, nor does a word of it.
-            if recorded == Record::default() {
-                programs::remove(&place.root, &installed)?;
-                records.forget()?;
+            match there {
+                Some(_) => programs::tidy(&place.root, &installed)?,
+                None => programs::remove(&place.root, &installed)?,
             }
+            restore(&records, &recorded)?;
             return Err(error);
         }
     };
@@ -199,6 +212,8 @@ pub fn install(
 
     step(watch, Step::Configure)?;
     let file = below(&place.root, &change.file);
+    let previous = programs::switch(&place.root, &installed, Some(&placed.name))?;
+    let upgraded = recorded.proven && previous.as_ref().is_some_and(|name| *name != placed.name);
     if configured {
         Staged::write(&file, &change.then)?.place()?;
     }
@@ -206,8 +221,22 @@ pub fn install(
     let restarts = configured || !recorded.proven;
     let proven = live(node, watch, restarts, &shim);
     if let Err(error) = proven {
-        if matches!(error, InstallError::Interrupted(_)) || !configured {
+        if matches!(error, InstallError::Interrupted(_)) {
             return Err(error);
+        }
+        if upgraded {
+            programs::switch(&place.root, &installed, previous.as_deref())?;
+        }
+        if !configured {
+            if !upgraded {
+                return Err(error);
+            }
+            records.save(&recorded)?;
+            programs::tidy(&place.root, &installed)?;
+            return Err(InstallError::Kept {
+                why: error.to_string(),
+                version: recorded.version,
+            });
         }
         match &change.now {
             Some(now) => Staged::write(&file, now)?.place()?,
@@ -229,6 +258,14 @@ pub fn install(
         configured,
         shim,
     })
+}
+
+/// Makes the record what it was.
+fn restore(records: &Records<'_>, recorded: &Record) -> Result<(), InstallError> {
+    match *recorded == Record::default() {
+        true => records.forget(),
+        false => records.save(recorded),
+    }
 }
 
 fn live(

@@ -297,10 +297,7 @@ fn whatever_it_is_interrupted_before_it_goes_on_or_back() {
             );
             let _ = back.install("1.0.0", &mut Crash(at, None));
             back.uninstall(&mut Silent).expect(name);
-            assert!(
-                strip(&back, back.files()) == strip(&back, before),
-                "{name} {step:?}"
-            );
+            assert!(back.files() == before, "{name} {step:?}");
             at += 1;
         }
         assert!(at >= 8, "{name}: {at} steps");
@@ -320,15 +317,6 @@ fn whatever_it_is_interrupted_before_it_goes_on_or_back() {
     }
 }
 
-/// Programs that were copied before anything was written down stay for the next
-/// run: nobody knows that they are ours.
-fn strip(machine: &Machine, files: Vec<(PathBuf, Vec<u8>)>) -> Vec<(PathBuf, Vec<u8>)> {
-    files
-        .into_iter()
-        .filter(|(path, _)| !path.starts_with(machine.at("/opt/wisp")))
-        .collect()
-}
-
 #[test]
 fn what_does_not_work_is_rolled_back() {
     for step in [Step::Restart, Step::Ready, Step::Prove] {
@@ -345,6 +333,69 @@ fn what_does_not_work_is_rolled_back() {
             assert_eq!(machine.files(), before, "{name} {step:?}");
         }
     }
+}
+
+#[test]
+fn an_upgrade_that_does_not_work_leaves_the_version_before() {
+    for (name, mut machine) in machines() {
+        machine.install("1.0.0", &mut Silent).expect(name);
+        let before = machine.files();
+        machine.fails = Some(Step::Prove);
+        let error = machine.install("2.0.0", &mut Silent).expect_err(name);
+        assert!(
+            matches!(&error, InstallError::Kept { version, .. } if version == "1.0.0"),
+            "{name}: {error}"
+        );
+        assert_eq!(machine.files(), before, "{name}");
+        assert_eq!(machine.restarts.get(), 1, "{name}");
+        machine.fails = None;
+        machine.install("2.0.0", &mut Silent).expect(name);
+        let state = status(&machine.place(), &machine).expect(name);
+        assert_eq!(state.record.expect("a record").version, "2.0.0");
+    }
+}
+
+#[test]
+fn an_upgrade_interrupted_anywhere_goes_on_or_is_removed() {
+    for at in 0.. {
+        let (name, machine) = machines().remove(1);
+        let before = machine.files();
+        machine.install("1.0.0", &mut Silent).expect(name);
+        let mut crash = Crash(at, None);
+        let _ = machine.install("2.0.0", &mut crash);
+        if crash.1.is_none() {
+            assert!(at >= 6, "{at} steps");
+            break;
+        }
+        machine.install("2.0.0", &mut Silent).expect(name);
+        let state = status(&machine.place(), &machine).expect(name);
+        assert!(
+            state
+                .record
+                .is_some_and(|r| r.proven && r.version == "2.0.0")
+        );
+        machine.uninstall(&mut Silent).expect(name);
+        assert_eq!(machine.files(), before, "{:?}", crash.1);
+    }
+}
+
+#[test]
+fn no_place_for_programs_leaves_no_trace() {
+    let machine = Machine::new();
+    machine.write(CONFIG, PLAIN);
+    machine.write("/opt/wisp", "a file");
+    machine.write("/usr/local/lib/wisp", "a file");
+    machine.write("/var/lib/wisp/programs", "a file");
+    let before = machine.files();
+    let error = machine
+        .install("1.0.0", &mut Silent)
+        .expect_err("no place")
+        .to_string();
+    for place in ["/opt/wisp", "/usr/local/lib/wisp", "/var/lib/wisp/programs"] {
+        assert!(error.contains(place), "{error}");
+    }
+    assert_eq!(machine.files(), before);
+    assert_eq!(machine.restarts.get(), 0);
 }
 
 #[test]
