@@ -23,11 +23,12 @@ help: ## This list
 setup: ## Install what is missing: Debian packages (as root), Rust targets
 	@scripts/setup.sh
 
-# Two invocations on purpose: in one, cargo would unify features and link the
+# One invocation each on purpose: in one, cargo would unify features and link the
 # compiler, which only `wisp` may contain, into the shim.
-build: setup ## The two binaries, in target/release/
+build: setup ## The binaries, in target/release/
 	cargo build --release --locked -p wisp-shim
 	cargo build --release --locked -p wisp-cli
+	cargo build --release --locked -p wisp-node-installer
 
 dist: examples ## Static binaries to release, in target/dist/out/ (as root; ARCHS=x86_64)
 	@scripts/setup.sh dist

@@ -42,6 +42,8 @@ has busybox || missing+=(busybox-static)
 [ -x /usr/lib/cni/bridge ] || missing+=(containernetworking-plugins)
 has iptables || missing+=(iptables)
 has ip || missing+=(iproute2)
+# The certificate of the stand-in for an API server.
+has openssl || missing+=(openssl)
 if [ "$purpose" = dist ]; then
     # Both compile C for a C library that is not this machine's: ring's, and a
     # few lines of Wasmtime's.

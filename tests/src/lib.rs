@@ -7,6 +7,7 @@
 
 pub mod api;
 pub mod cgroups;
+pub mod cluster;
 pub mod command;
 pub mod configuration;
 pub mod containerd;

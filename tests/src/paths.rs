@@ -29,6 +29,11 @@ pub fn wisp() -> PathBuf {
     binaries().join("wisp")
 }
 
+/// The `wisp-node-installer` under test.
+pub fn installer() -> PathBuf {
+    binaries().join("wisp-node-installer")
+}
+
 /// A guest that `make examples` built, by its name without `.wasm`.
 ///
 /// # Errors

@@ -52,16 +52,29 @@ impl Machine {
         Ok(settings.schema)
     }
 
-    /// Whether it is too old to look at a runtime's path for pods.
+    /// The version of containerd, such as `1.6.20~ds1` or `2.1.9`.
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn is_before_1_7(&self) -> anyhow::Result<bool> {
+    pub fn version(&self) -> anyhow::Result<String> {
         let version = Client::connect(&self.socket, "")
             .and_then(|client| client.version())
             .map_err(anyhow::Error::msg)?;
-        let numbers = version.trim_start_matches('v');
-        Ok(!wisp_node::kernel::at_least(numbers, 1, 7))
+        Ok(version.trim_start_matches('v').to_owned())
+    }
+
+    /// Whether it is too old to look at a runtime's path for pods.
+    ///
+    /// # Errors
+    /// When it does not answer, or is too old for wisp.
+    pub fn is_before_1_7(&self) -> anyhow::Result<bool> {
+        let version = self.version()?;
+        anyhow::ensure!(
+            wisp_node::kernel::at_least(&version, 1, 6),
+            "containerd {version} at {}: install containerd 1.6 or later",
+            self.socket.display()
+        );
+        Ok(!wisp_node::kernel::at_least(&version, 1, 7))
     }
 
     fn containerd(&self, arguments: &[&str]) -> Result<String, String> {

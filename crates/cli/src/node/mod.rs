@@ -75,6 +75,9 @@ struct Install {
     /// /var/lib/wisp/programs that can be written to and run from]
     #[arg(long, value_name = "DIR")]
     programs: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -148,13 +151,26 @@ impl Install {
     fn run(&self) -> Result<ExitCode> {
         let machine = self.common.machine()?;
         let place = self.common.place(&machine, self.programs.as_deref())?;
-        let own = std::env::current_exe().context("find wisp itself")?;
         let from = match &self.from {
             Some(from) => from.clone(),
-            None => own.parent().unwrap_or(Path::new("/")).to_owned(),
+            None => {
+                let own = std::env::current_exe().context("find wisp itself")?;
+                own.parent().unwrap_or(Path::new("/")).to_owned()
+            }
         };
         let found = Found::of(&from)?;
         let done = wisp_install::install(&place, &found, &machine, &mut Lines)?;
+        if self.json {
+            let said = json!({
+                "version": found.version,
+                "containerd": machine.version()?,
+                "file": done.file,
+                "configured": done.configured,
+                "shim": done.shim,
+            });
+            tell(&format!("{said:#}"))?;
+            return Ok(ExitCode::SUCCESS);
+        }
         let how = match done.configured {
             true => "has the runtime now",
             false => "had the runtime already",

@@ -31,13 +31,20 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// A node of its own without wisp, and where `wisp node` puts things.
-struct Subject<'t> {
-    node: &'t Node,
-    dir: PathBuf,
+pub(super) struct Subject<'t> {
+    pub(super) node: &'t Node,
+    pub(super) dir: PathBuf,
 }
 
-impl Subject<'_> {
-    fn config(&self) -> PathBuf {
+impl<'t> Subject<'t> {
+    pub(super) fn new(test: &Test<'_>, node: &'t Node) -> Result<Self> {
+        Ok(Self {
+            node,
+            dir: test.volume("subject")?,
+        })
+    }
+
+    pub(super) fn config(&self) -> PathBuf {
         self.node.as_ref().dir().join("config.toml")
     }
 
@@ -53,13 +60,13 @@ impl Subject<'_> {
     }
 
     /// Asks whoever watches the directory for a restart, and waits for it.
-    fn restart(&self) -> String {
+    pub(super) fn restart(&self) -> String {
         let flag = self.flag();
         let flag = flag.display();
         format!("touch {flag}; while [ -e {flag} ]; do sleep 0.05; done")
     }
 
-    fn flag(&self) -> PathBuf {
+    pub(super) fn flag(&self) -> PathBuf {
         self.dir.join("restart")
     }
 
@@ -71,7 +78,10 @@ impl Subject<'_> {
 }
 
 /// In the place of systemd: restarts the node whenever it is asked.
-fn with_restarts(subject: &Subject<'_>, body: impl FnOnce() -> Result<()>) -> Result<()> {
+pub(super) fn with_restarts(
+    subject: &Subject<'_>,
+    body: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let restarts = scope.spawn(|| -> Result<()> {
@@ -97,10 +107,7 @@ fn comes_and_goes(shared: &Test<'_>) -> Result<()> {
     let node = Node::without_wisp(shared.version())?;
     let images = Images::new()?;
     let test = Test::new(&node, &images)?;
-    let subject = Subject {
-        node: &node,
-        dir: test.volume("subject")?,
-    };
+    let subject = Subject::new(&test, &node)?;
     let original = fs::read(subject.config())?;
     with_restarts(&subject, || {
         let native = test.pod("native").runtime("runc").run()?;
@@ -173,7 +180,7 @@ fn comes_and_goes(shared: &Test<'_>) -> Result<()> {
 }
 
 /// The connection of before a restart fails once.
-fn reconnect(test: &Test<'_>) -> Result<()> {
+pub(super) fn reconnect(test: &Test<'_>) -> Result<()> {
     wait::until(PATIENCE, || {
         let asked = VersionRequest::default();
         test.client()
@@ -188,10 +195,7 @@ fn rolled_back(shared: &Test<'_>) -> Result<()> {
     let node = Node::without_wisp(shared.version())?;
     let images = Images::new()?;
     let test = Test::new(&node, &images)?;
-    let subject = Subject {
-        node: &node,
-        dir: test.volume("subject")?,
-    };
+    let subject = Subject::new(&test, &node)?;
     let original = fs::read(subject.config())?;
     // containerd goes on as it is, so it never has the runtime.
     let failed = subject.install("false")?;

@@ -4,6 +4,7 @@ mod churn;
 mod exec;
 mod faults;
 mod install;
+mod installer;
 mod network;
 mod pods;
 mod resources;
@@ -40,6 +41,7 @@ pub fn all() -> Vec<Case> {
         exec::cases(),
         faults::cases(),
         install::cases(),
+        installer::cases(),
         churn::cases(),
     ]
     .concat()
