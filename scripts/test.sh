@@ -13,4 +13,6 @@ cargo test --release --locked --workspace --exclude wisp-tests "${without_compil
 make --no-print-directory build examples
 # Without a second containerd the suites say what they leave out; CI needs it.
 tests/get-containerd-2.1.sh || [ -z "${CI:-}" ]
+# The same for helm and kustomize.
+tests/get-helm.sh || [ -z "${CI:-}" ]
 cargo test --release --locked -p wisp-tests

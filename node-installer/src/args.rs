@@ -21,8 +21,7 @@ pub enum Action {
     Run(Box<Run>),
     /// Delete the DaemonSet and wait until its pods have left their nodes
     Retire(Retire),
-    /// Run a program with another root directory
-    #[command(hide = true)]
+    /// Become a program of the node
     Enter(Enter),
 }
 

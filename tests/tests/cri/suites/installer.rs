@@ -191,6 +191,11 @@ fn comes_stays_and_goes(shared: &Test<'_>) -> Result<()> {
     let original = fs::read(subject.config())?;
     with_restarts(&subject, || {
         let mut installer = Installer::start(&test, &subject, &cluster, &subject.restart(), &[])?;
+        let mut wisp = Command::new(paths::installer());
+        wisp.args(["enter", "--until-installed", "/", "--"])
+            .arg(subject.dir.join("programs/bin/wisp"))
+            .args(["cache", "--help"]);
+        let waited = std::thread::spawn(move || command::run(&mut wisp, Vec::new(), PATIENCE));
         installer.until("the label", || cluster.label(READY))?;
         ensure!(cluster.label(READY).as_deref() == Some("true"));
         let status = cluster.annotation(STATUS).context("no annotation")?;
@@ -215,6 +220,12 @@ fn comes_stays_and_goes(shared: &Test<'_>) -> Result<()> {
         ensure!(
             metrics.contains("wisp_node_installs_total{result=\"changed\"} 1\n"),
             "{metrics}"
+        );
+
+        let waited = waited.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        ensure!(
+            waited.code == 0 && waited.out().contains("watch"),
+            "{waited:?}"
         );
 
         reconnect(&test)?;
