@@ -25,6 +25,7 @@ pub mod run;
 pub mod suite;
 pub mod terminal;
 pub mod test;
+pub mod upstream;
 pub mod version;
 pub mod wait;
 

@@ -38,7 +38,7 @@ impl Guest {
         let guest = Self {
             wasi: surroundings.wasi()?.build(),
             http: WasiHttpCtx::new(),
-            outbound: Outbound::new(surroundings.network.clone()),
+            outbound: Outbound::new(surroundings.client.clone()),
             table,
             limiter: surroundings.budget.limiter(),
             config: surroundings.config.clone(),

@@ -10,6 +10,7 @@ use wisp_capability::{Clocks, Grant};
 
 use crate::clocks::{CoarseMonotonic, CoarseWall};
 use crate::config;
+use crate::http::Client;
 use crate::memory::Budget;
 use crate::network::Network;
 use crate::stdio::Output;
@@ -50,6 +51,7 @@ pub(crate) struct Surroundings {
     pub stdout: Output,
     stderr: Output,
     pub network: Arc<Network>,
+    pub client: Arc<Client>,
     pub budget: Arc<Budget>,
     pub config: Arc<WasiConfigVariables>,
 }
@@ -65,10 +67,12 @@ impl Surroundings {
     ) -> Result<Self, String> {
         let values = config::read(&grant.config, config.as_deref())?;
         let streams = |error: std::io::Error| format!("standard streams: {error}");
+        let network = Arc::new(Network::new(&grant));
         Ok(Self {
+            client: Arc::new(Client::new(&grant, &preopens, network.clone())),
+            network,
             config: Arc::new(values.into_iter().collect()),
             budget: Budget::new(grant.limits, memory_limit),
-            network: Arc::new(Network::new(&grant)),
             grant,
             preopens,
             stdout: Output::stdout().map_err(streams)?,

@@ -5,7 +5,6 @@ mod activity;
 mod answer;
 mod body;
 mod connections;
-mod impatient;
 mod instances;
 mod metrics;
 mod outbound;
@@ -15,9 +14,8 @@ mod request;
 mod scrape;
 mod server;
 mod ticker;
-mod tls;
 mod turns;
 
 pub use instances::Handler;
-pub use outbound::Outbound;
+pub use outbound::{Client, Outbound};
 pub use server::run;

@@ -12,6 +12,7 @@ mod exec;
 mod faults;
 mod files;
 mod http;
+mod http_outbound;
 mod http_server;
 mod lifecycle;
 mod limits;
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Case> {
         told::cases(),
         streams::cases(),
         http::cases(),
+        http_outbound::cases(),
         http_server::cases(),
         lifecycle::cases(),
         pause::cases(),

@@ -1,0 +1,46 @@
+//! Requests that a guest makes.
+
+mod client;
+mod dial;
+mod errors;
+mod exchange;
+mod kept;
+mod proxy;
+mod received;
+mod sent;
+mod target;
+mod tls;
+mod trust;
+mod tunnel;
+
+use std::sync::Arc;
+
+use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
+
+pub use client::Client;
+
+/// Makes the requests of one instance, as far as its grant allows.
+pub struct Outbound {
+    client: Arc<Client>,
+}
+
+type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type Answered = Result<(http::Response<WasiBody>, Io), Error>;
+
+impl Outbound {
+    pub fn new(client: Arc<Client>) -> Self {
+        Self { client }
+    }
+}
+
+impl WasiHttpHooks for Outbound {
+    fn send_request(
+        &mut self,
+        request: http::Request<WasiBody>,
+        options: Option<RequestOptions>,
+        _processed: Io,
+    ) -> Box<dyn Future<Output = Answered> + Send> {
+        let client = self.client.clone();
+        Box::new(async move { client.send(request, options.unwrap_or_default()).await })
+    }
+}
