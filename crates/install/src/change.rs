@@ -8,7 +8,7 @@ use toml_edit::{Array, DocumentMut, value};
 use crate::edit::{self, Fault, Runtime};
 use crate::error::InstallError;
 use crate::files;
-use crate::layout::{Layout, Template, Way, below};
+use crate::layout::{Layout, Merged, Template, Way, below};
 
 /// The file of ours in a directory that containerd imports.
 const DROP_IN: &str = "wisp.toml";
@@ -49,6 +49,8 @@ pub enum Read {
     Main(Vec<u8>),
     /// Its configuration, and the new file beside the others.
     DropIn(PathBuf),
+    /// Its configuration, and these bytes in the place of a file that it imports.
+    Imported(PathBuf, Vec<u8>),
 }
 
 /// A node's containerd, as far as its configuration goes.
@@ -96,19 +98,45 @@ impl Subject<'_> {
                     read: Read::Main(main),
                 }])
             }
-            Way::Config => {
-                let mut all: Vec<_> = self.drop_in(new).transpose()?.into_iter().collect();
-                let (now, then) = self.edited(self.config, new)?;
-                all.push(Change {
-                    file: self.config.to_owned(),
-                    how: How::Edit,
-                    now,
-                    read: Read::Main(then.clone()),
-                    then,
-                });
-                Ok(all)
-            }
+            Way::Merged(merged) => match self.merged(&merged, new)? {
+                Some(change) => Ok(vec![change]),
+                None => self.configured(new),
+            },
+            Way::Config => self.configured(new),
         }
+    }
+
+    fn configured(&self, new: Runtime<'_>) -> Result<Vec<Change>, InstallError> {
+        let mut all: Vec<_> = self.drop_in(new).transpose()?.into_iter().collect();
+        let (now, then) = self.edited(self.config, new)?;
+        all.push(Change {
+            file: self.config.to_owned(),
+            how: How::Edit,
+            now,
+            read: Read::Main(then.clone()),
+            then,
+        });
+        Ok(all)
+    }
+
+    /// A file among those that are merged, if they are.
+    fn merged(&self, merged: &Merged, new: Runtime<'_>) -> Result<Option<Change>, InstallError> {
+        let main = files::read(&below(self.root, self.config))?.unwrap_or_default();
+        let main = text(self.config, &main)?;
+        if !main.lines().any(|line| line.trim() == merged.sign) {
+            return Ok(None);
+        }
+        let schema = edit::schema(&main).map_err(fault(self.config))?;
+        let result = PathBuf::from(merged.result);
+        let (_, then) = self.edited(&result, new)?;
+        let file = self.config.with_file_name(merged.dir).join(DROP_IN);
+        Ok(Some(Change {
+            now: files::read(&below(self.root, &file))?,
+            then: edit::alone(schema, new).map_err(fault(&file))?.into_bytes(),
+            how: How::DropIn,
+            read: Read::Imported(result, then),
+            file,
+        }))
     }
 
     /// `file` as it is and with the runtime.
@@ -216,6 +244,30 @@ pub fn importing(file: &Path, main: &[u8], import: &Path) -> Result<Vec<u8>, Ins
         }
     }
     Ok(document.to_string().into_bytes())
+}
+
+/// `main` with `new` in the place of its import `old`.
+///
+/// # Errors
+/// When it is not TOML.
+pub fn importing_instead(
+    file: &Path,
+    main: &[u8],
+    old: &Path,
+    new: &Path,
+) -> Result<Vec<u8>, InstallError> {
+    let mut text = importing(file, main, new)?;
+    let mut document: DocumentMut = self::text(file, &text)?
+        .parse()
+        .map_err(|error: toml_edit::TomlError| fault(file)(Fault::Malformed(error.to_string())))?;
+    if let Some(imports) = document
+        .get_mut("imports")
+        .and_then(|all| all.as_array_mut())
+    {
+        imports.retain(|import| import.as_str().map(Path::new) != Some(old));
+        text = document.to_string().into_bytes();
+    }
+    Ok(text)
 }
 
 fn without_block(text: &str) -> String {

@@ -37,8 +37,23 @@ pub enum Way {
     Template(Template),
     /// By the file beside it, TOML as well, that the distribution makes it from.
     Source(&'static str),
+    /// By a file in a directory of which the distribution merges all into one that
+    /// the configuration imports; where the owner has taken the configuration over,
+    /// by that.
+    Merged(Merged),
     /// Not at run time. What to do instead.
     Instead(&'static str),
+}
+
+/// Files that a distribution merges by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Merged {
+    /// The line of the configuration which says that the distribution does so.
+    pub sign: &'static str,
+    /// The directory beside the configuration.
+    pub dir: &'static str,
+    /// What becomes of them.
+    pub result: &'static str,
 }
 
 /// The names of a template for each schema, and its line for everything that the
@@ -112,8 +127,12 @@ pub const LAYOUTS: [Layout; 10] = [
             Sign::Config("/etc/k0s/"),
             Sign::Path("/etc/k0s/containerd.toml"),
         ],
-        // Its own file imports /etc/k0s/containerd.d/*.toml.
-        way: Way::Config,
+        // Since k0s 1.27.1 (docs.k0sproject.io, "Runtime").
+        way: Way::Merged(Merged {
+            sign: "# k0s_managed=true",
+            dir: "containerd.d",
+            result: "/run/k0s/containerd-cri.toml",
+        }),
     },
     Layout {
         name: "MicroK8s",

@@ -12,6 +12,8 @@
 #![forbid(unsafe_code)]
 
 mod change;
+#[cfg(test)]
+mod corpus;
 mod edit;
 mod error;
 mod files;

@@ -328,6 +328,14 @@ fn validate(
             let text = change::importing(config, &now, &import)?;
             (Some(drop_in), Staged::write(&main, &text)?)
         }
+        Read::Imported(import, bytes) => {
+            let imported = Staged::write(&at(import), bytes)?;
+            let now = files::read(&main)?.unwrap_or_default();
+            let name = imported.path().file_name().unwrap_or_default();
+            let instead = import.with_file_name(name);
+            let text = change::importing_instead(subject.config, &now, import, &instead)?;
+            (Some(imported), Staged::write(&main, &text)?)
+        }
     };
     let name = staged.path().file_name().unwrap_or_default();
     let read = node
@@ -514,4 +522,4 @@ fn step(watch: &mut dyn Watch, step: Step) -> Result<(), InstallError> {
 
 #[cfg(test)]
 #[path = "steps_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use toml::{Table, Value};
 
 /// A node whose containerd does not run: it reads configurations as containerd
 /// 2.1 does, and remembers with which it was started last.
-struct Machine {
+pub(crate) struct Machine {
     root: TempDir,
     restarts: Cell<usize>,
     /// What it does not survive.
@@ -19,7 +19,7 @@ struct Machine {
 }
 
 impl Machine {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let machine = Self {
             root: tempfile::tempdir().expect("root"),
             restarts: Cell::default(),
@@ -35,7 +35,7 @@ impl Machine {
         below(self.root.path(), Path::new(path))
     }
 
-    fn write(&self, path: &str, text: &str) {
+    pub(crate) fn write(&self, path: &str, text: &str) {
         fs::create_dir_all(self.at(path).parent().expect("parent")).expect("dir");
         fs::write(self.at(path), text).expect("write");
     }
@@ -44,7 +44,7 @@ impl Machine {
         fs::read_to_string(self.at(path)).ok()
     }
 
-    fn place(&self) -> Place {
+    pub(crate) fn place(&self) -> Place {
         Place {
             root: self.root.path().to_owned(),
             config: CONFIG.into(),
@@ -66,7 +66,7 @@ impl Machine {
     }
 
     /// All files of ours and of containerd's, with what is in them.
-    fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let mut dirs = vec![self.root.path().to_owned()];
         let mut files = Vec::new();
         while let Some(dir) = dirs.pop() {
@@ -180,7 +180,7 @@ const IMPORTS: &str = "version = 3\nimports = [\"/etc/containerd/conf.d/*.toml\"
 const PLAIN: &str =
     "version = 2 # two\n[plugins.\"io.containerd.grpc.v1.cri\"]\nsandbox_image = \"pause\"";
 
-fn programs(version: &str) -> TempDir {
+pub(crate) fn programs(version: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("dir");
     for (name, says) in [(SHIM, "Version: "), (CLI, "wisp ")] {
         let path = dir.path().join(name);
@@ -190,7 +190,7 @@ fn programs(version: &str) -> TempDir {
     dir
 }
 
-struct Silent;
+pub(crate) struct Silent;
 
 impl Watch for Silent {
     fn before(&mut self, _: Step) -> ControlFlow<()> {
@@ -199,7 +199,7 @@ impl Watch for Silent {
 }
 
 /// Ends at a step, counted from 0; says which it was.
-struct Crash(usize, Option<Step>);
+pub(crate) struct Crash(pub(crate) usize, pub(crate) Option<Step>);
 
 impl Watch for Crash {
     fn before(&mut self, step: Step) -> ControlFlow<()> {
@@ -482,6 +482,50 @@ fn what_a_configuration_is_made_from_is_changed_in_its_place() {
     assert!(!machine.read(&config).expect("config").contains("wisp"));
     super::uninstall(&place, &machine, &mut Silent).expect("uninstall");
     assert_eq!(machine.files(), before);
+}
+
+#[test]
+fn what_a_distribution_merges_gets_one_more() {
+    const MANAGED: &str = "# k0s_managed=true\n# a placeholder\nversion = 3\nimports = [\n\t\"/run/k0s/containerd-cri.toml\",\n]\n";
+    let machine = Machine::new();
+    let config = "/etc/k0s/containerd.toml";
+    machine.write(config, MANAGED);
+    machine.write(
+        "/run/k0s/containerd-cri.toml",
+        "version = 3\n[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]\nruntime_type = 'io.containerd.runc.v2'\n",
+    );
+    machine.write("/etc/k0s/containerd.d/mine.toml", "version = 3\n");
+    let before = machine.files();
+    let place = Place {
+        config: config.into(),
+        ..machine.place()
+    };
+    let dir = programs("1.0.0");
+    let found = Found::of(dir.path()).expect("programs");
+    // k0s merges at the restart, which is not here.
+    let error = super::install(&place, &found, &machine, &mut Crash(4, None));
+    assert!(
+        matches!(error, Err(InstallError::Interrupted(_))),
+        "{error:?}"
+    );
+    let text = machine
+        .read("/etc/k0s/containerd.d/wisp.toml")
+        .expect("a file of ours");
+    assert!(
+        text.starts_with("version = 3\n") && text.contains("runtimes.wisp]"),
+        "{text}"
+    );
+    assert_eq!(machine.read(config).as_deref(), Some(MANAGED));
+    super::uninstall(&place, &machine, &mut Silent).expect("uninstall");
+    assert_eq!(machine.files(), before);
+    // Where its owner has taken it over, it is a configuration like any other.
+    machine.write(config, &MANAGED.replace("k0s_managed=true", "mine"));
+    let error = super::install(&place, &found, &machine, &mut Crash(4, None));
+    assert!(
+        matches!(error, Err(InstallError::Interrupted(_))),
+        "{error:?}"
+    );
+    assert!(machine.read(config).expect("it").contains("runtimes.wisp]"));
 }
 
 #[test]
