@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist examples demo test test-vm churn lint bench bench-full bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist image examples demo test test-vm churn lint bench bench-full bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -16,6 +16,9 @@ REF ?= HEAD~1
 # the processors if not given).
 ARCHS ?= x86_64 aarch64
 JOBS ?=
+
+# Where the programs of an image are.
+FROM ?= target/dist/out
 
 help: ## This list
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -34,6 +37,9 @@ dist: examples ## Static binaries to release, in target/dist/out/ (as root; ARCH
 	@scripts/setup.sh dist
 	@ARCHS="$(ARCHS)" JOBS="$(JOBS)" scripts/dist.sh
 	@scripts/test-dist.sh
+
+image: ## The node installer's image of what `make dist` left (FROM=target/release: of `make build`)
+	@scripts/image.sh $(FROM)
 
 examples: setup ## The guests, in target/guests/
 	@examples/build.sh

@@ -1,7 +1,7 @@
 #!/bin/bash
-# Builds what is released, into target/dist/out/: static binaries of the shim and
-# of wisp, a bill of materials of each, an archive per machine, and the checksums
-# of all of it. docs/release.md says what it is made of and why.
+# Builds what is released, into target/dist/out/: static binaries of the shim, of
+# wisp and of the node installer, a bill of materials of each, an archive per machine,
+# the installer's image, and the checksums of all of it. docs/release.md says what it is made of and why.
 #   ARCHS=x86_64      only for these machines; x86_64 and aarch64 if not given
 #   JOBS=N            as many compilers at once; as many as processors if not given
 set -euo pipefail
@@ -64,6 +64,7 @@ for arch in "${archs[@]}"; do
     # strangers wrote, at one that nobody knows where rustc can do that.
     build "$arch" wisp-shim containerd-shim-wisp-v1 -C relocation-model=static
     build "$arch" wisp-cli wisp
+    build "$arch" wisp-node-installer wisp-node-installer
 done
 
 rm -rf "$out.new"
@@ -71,9 +72,10 @@ for arch in "${archs[@]}"; do
     name=wisp-$version-$arch-linux
     place=$out.new/$arch
     mkdir -p "$place"
-    install -m 0755 "$build/$arch/$arch-unknown-linux-musl/dist/"{containerd-shim-wisp-v1,wisp} "$place/"
+    install -m 0755 "$build/$arch/$arch-unknown-linux-musl/dist/"{containerd-shim-wisp-v1,wisp,wisp-node-installer} "$place/"
     scripts/sbom.sh wisp-shim "$arch-unknown-linux-musl" >"$place/containerd-shim-wisp-v1.cdx.json"
     scripts/sbom.sh wisp-cli "$arch-unknown-linux-musl" >"$place/wisp.cdx.json"
+    scripts/sbom.sh wisp-node-installer "$arch-unknown-linux-musl" >"$place/wisp-node-installer.cdx.json"
     (
         cd "$out.new"
         mkdir "$name"
@@ -85,6 +87,7 @@ for arch in "${archs[@]}"; do
         rm -r "$name"
     )
 done
+scripts/image.sh "$out.new" "$out.new/wisp-node-installer-$version.oci.tar"
 (
     cd "$out.new"
     find . -type f ! -name SHA256SUMS -printf '%P\n' | LC_ALL=C sort | xargs sha256sum >SHA256SUMS

@@ -44,6 +44,7 @@ has iptables || missing+=(iptables)
 has ip || missing+=(iproute2)
 # The certificate of the stand-in for an API server.
 has openssl || missing+=(openssl)
+has jq || missing+=(jq)
 if [ "$purpose" = dist ]; then
     # Both compile C for a C library that is not this machine's: ring's, and a
     # few lines of Wasmtime's.
@@ -53,7 +54,6 @@ if [ "$purpose" = dist ]; then
     # Later Debians have it in qemu-user, static as well.
     has qemu-aarch64 || has qemu-aarch64-static || missing+=(qemu-user-static)
     has readelf || missing+=(binutils)
-    has jq || missing+=(jq)
 fi
 
 log=$(mktemp)

@@ -6,8 +6,8 @@ cd "$(dirname "$0")/.."
 repo=$PWD
 out=$(realpath "${1:-target/dist/out}")
 hello=$repo/target/guests/hello.wasm
-programs=(containerd-shim-wisp-v1 wisp)
-# SPECIFICATION.md: both together.
+programs=(containerd-shim-wisp-v1 wisp wisp-node-installer)
+# SPECIFICATION.md: the first two together.
 most_bytes=$((64 << 20))
 
 fail() {
@@ -55,9 +55,10 @@ for arch in "${archs[@]}"; do
     esac
     place=$out/$arch
 
-    say "$arch: both are static and stripped, the shim at a fixed address, without relocations"
+    say "$arch: all are static and stripped, the shim at a fixed address, without relocations"
     is_static "$place/containerd-shim-wisp-v1" "$machine" EXEC
     is_static "$place/wisp" "$machine" "$address_of_wisp"
+    is_static "$place/wisp-node-installer" "$machine" "$address_of_wisp"
     readelf -rW "$place/containerd-shim-wisp-v1" | grep -q "There are no relocations" ||
         fail "$place/containerd-shim-wisp-v1 has relocations"
 
@@ -74,13 +75,15 @@ for arch in "${archs[@]}"; do
     for program in "${programs[@]}"; do
         jq -e --arg version "$version" '
             .bomFormat == "CycloneDX" and .metadata.component.version == $version
-            and (.components | length) > 100
+            and (.components | length) > 50
             and all(.components[]; .name != "" and .version != "")' \
             "$place/$program.cdx.json" >/dev/null || fail "$place/$program.cdx.json is not one"
     done
     has_compiler() { jq -e 'any(.components[]; .name == "cranelift-codegen")' "$place/$1.cdx.json" >/dev/null; }
     has_compiler wisp || fail "$place/wisp.cdx.json lacks the compiler"
-    ! has_compiler containerd-shim-wisp-v1 || fail "$place/containerd-shim-wisp-v1.cdx.json has the compiler"
+    for program in containerd-shim-wisp-v1 wisp-node-installer; do
+        ! has_compiler "$program" || fail "$place/$program.cdx.json has the compiler"
+    done
 
     name=wisp-$version-$arch-linux
     say "$arch: $name.tar.gz has the same files"
@@ -93,11 +96,29 @@ for arch in "${archs[@]}"; do
     bytes=0
     for program in "${programs[@]}"; do
         size=$(stat -c %s "$place/$program")
-        bytes=$((bytes + size))
+        [ "$program" = wisp-node-installer ] || bytes=$((bytes + size))
         printf '    %-24s %10d bytes\n' "$program" "$size"
     done
     printf '    %-24s %10d bytes\n' "$name.tar.gz" "$(stat -c %s "$out/$name.tar.gz")"
     [ "$bytes" -le "$most_bytes" ] || fail "$arch: both are $bytes bytes, more than SPECIFICATION.md promises"
+done
+
+image=$out/wisp-node-installer-$version.oci.tar
+say "the image has every machine's programs and nothing else"
+mkdir "$tmp/image"
+tar -xf "$image" -C "$tmp/image"
+blob() { echo "$tmp/image/blobs/sha256/${1#sha256:}"; }
+index=$(blob "$(jq -r '.manifests[0].digest' "$tmp/image/index.json")")
+for arch in "${archs[@]}"; do
+    case $arch in x86_64) go=amd64 ;; *) go=arm64 ;; esac
+    manifest=$(blob "$(jq -er --arg arch "$go" '.manifests[] | select(.platform.architecture == $arch).digest' "$index")")
+    mkdir "$tmp/image/$arch"
+    tar -xzf "$(blob "$(jq -r '.layers[0].digest' "$manifest")")" -C "$tmp/image/$arch"
+    for program in "${programs[@]}"; do
+        cmp "$out/$arch/$program" "$tmp/image/$arch/$program"
+    done
+    diff <(find "$tmp/image/$arch" -type f -printf '%P\n' | LC_ALL=C sort) \
+        <(printf '%s\n' LICENSE "${programs[@]}") || fail "the image for $arch has other files"
 done
 
 # says_version ARCH COMMAND…: started by the command, both know who they are.
@@ -105,16 +126,19 @@ says_version() {
     local arch=$1 said
     shift
     said=$("$@" containerd-shim-wisp-v1 -v)
-    [[ $said == *"Version: $version" ]] || fail "$arch: the shim says: $said"
-    said=$("$@" wisp --version)
+    [[ $said == *"Version: $version"$'\n'* ]] || fail "$arch: the shim says: $said"
+    [[ $(sed -n 's/^ *AOT key: //p' <<<"$said") == ?* ]] || fail "$arch: the shim says no AOT key: $said"
+    said=$("$@" wisp --version | head -n 1)
     [ "$said" = "wisp $version" ] || fail "$arch: wisp says: $said"
+    said=$("$@" wisp-node-installer --version)
+    [ "$said" = "wisp-node-installer $version" ] || fail "$arch: the installer says: $said"
 }
 
 if [ -d "$out/x86_64" ]; then
-    say "x86_64: in a root with nothing but them, both start"
+    say "x86_64: in a root with nothing but them, all start"
     root=$tmp/root
     mkdir "$root"
-    cp "$out/x86_64"/{containerd-shim-wisp-v1,wisp} "$root/"
+    cp "$out/x86_64"/{containerd-shim-wisp-v1,wisp,wisp-node-installer} "$root/"
     in_root() { chroot "$root" "/$1" "${@:2}"; }
     says_version x86_64 in_root
 
@@ -132,7 +156,7 @@ if [ -d "$out/x86_64" ]; then
 fi
 
 if [ -d "$out/aarch64" ]; then
-    say "aarch64: both start on an emulated processor, and wisp reads hello"
+    say "aarch64: all start on an emulated processor, and wisp reads hello"
     qemu=$(command -v qemu-aarch64 || command -v qemu-aarch64-static) ||
         fail "no emulator for aarch64: run scripts/setup.sh dist"
     mkdir "$tmp/empty"

@@ -28,14 +28,19 @@ impl Key {
     pub fn new(digest: &Digest) -> Self {
         Self {
             program: digest.clone(),
-            host: fingerprint(&format!(
-                "{FORMAT}\nwasmtime {WASMTIME_VERSION}\n{}\n{}-{}\n{}",
-                describe(),
-                std::env::consts::ARCH,
-                std::env::consts::OS,
-                features().join(" "),
-            )),
+            host: Self::here(),
         }
+    }
+
+    /// What [`Self::host`] is of every key that this wisp makes on this machine.
+    pub fn here() -> String {
+        fingerprint(&format!(
+            "{FORMAT}\nwasmtime {WASMTIME_VERSION}\n{}\n{}-{}\n{}",
+            describe(),
+            std::env::consts::ARCH,
+            std::env::consts::OS,
+            features().join(" "),
+        ))
     }
 
     /// The key that `text` is, in the form in which keys are written.
@@ -121,6 +126,7 @@ mod tests {
     fn a_key_is_the_same_each_time_and_differs_by_program() {
         let key = Key::new(&digest("a"));
         assert_eq!(key, Key::new(&digest("a")));
+        assert_eq!(key.host(), Key::here());
         assert_ne!(key, Key::new(&digest("b")));
     }
 

@@ -12,6 +12,7 @@ mod output;
 mod pack;
 mod run;
 mod trace;
+mod versions;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,15 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    if versions::asked() {
+        return match versions::print() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                complain(&error);
+                ExitCode::FAILURE
+            }
+        };
+    }
     let result = match Cli::parse().command {
         Command::Pack(pack) => pack.run(),
         Command::Inspect(inspect) => match inspect.run() {

@@ -5,7 +5,7 @@
 //! | `… start` | finds or starts the pod's daemon, prints its address, ends |
 //! | `… delete` | cleans up after a daemon that died, ends |
 //! | `-info` | describes the runtime, ends |
-//! | `-v` | prints the version, ends |
+//! | `-v` | prints versions, ends |
 //! | `serve FD …` | the daemon: the task service of one pod (internal) |
 //! | `init FD` | creates a container and becomes its guest (internal) |
 //! | `exec FD` | adds a process to a container (internal) |
@@ -21,6 +21,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use containerd_shim::Flags;
+use wisp_aot::{Key, WASMTIME_VERSION};
 
 /// The name containerd knows the runtime by.
 const RUNTIME: &str = "io.containerd.wisp.v1";
@@ -61,8 +62,10 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     let flags = parse(rest)?;
     if flags.version {
         println!(
-            "containerd-shim-wisp-v1:\n  Runtime: {RUNTIME}\n  Version: {}",
-            env!("CARGO_PKG_VERSION")
+            "containerd-shim-wisp-v1:\n  Runtime: {RUNTIME}\n  Version: {}\n  \
+             Wasmtime: {WASMTIME_VERSION}\n  AOT key: {}",
+            env!("CARGO_PKG_VERSION"),
+            Key::here()
         );
         return Ok(ExitCode::SUCCESS);
     }

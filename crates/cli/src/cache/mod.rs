@@ -82,8 +82,8 @@ pub fn print(text: &str) -> Result<()> {
 /// Where containerd is, as `ctr` has it.
 #[derive(Debug, Clone, Args)]
 struct Containerd {
-    /// containerd's gRPC socket [default: /run/containerd/containerd.sock, or
-    /// what CONTAINERD_ADDRESS says]
+    /// containerd's gRPC socket [default: what CONTAINERD_ADDRESS says, else
+    /// /run/containerd/containerd.sock, or where k3s, k0s or MicroK8s have it]
     #[arg(short, long, value_name = "PATH")]
     address: Option<String>,
 }
@@ -92,7 +92,10 @@ impl Containerd {
     fn address(&self) -> String {
         let said = self.address.clone();
         said.or_else(|| variable("CONTAINERD_ADDRESS"))
-            .unwrap_or_else(|| "/run/containerd/containerd.sock".into())
+            .unwrap_or_else(|| {
+                let usual = wisp_node::containerd::usual_socket();
+                usual.to_string_lossy().into_owned()
+            })
     }
 }
 

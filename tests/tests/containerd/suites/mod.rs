@@ -14,6 +14,7 @@ mod files;
 mod http;
 mod http_outbound;
 mod http_server;
+mod image;
 mod lifecycle;
 mod limits;
 mod memory;
@@ -76,6 +77,7 @@ pub fn all() -> Vec<Case> {
         endings::cases(),
         refused::cases(),
         artifacts::cases(),
+        image::cases(),
         cache::cases(),
         doctor::cases(),
         files::cases(),
