@@ -26,8 +26,8 @@ folder=$(cargo metadata --locked --no-deps --format-version 1 |
     jq -r --arg name "$package" '.packages[] | select(.name == $name).manifest_path | rtrimstr("/Cargo.toml")')
 [ -n "$folder" ] || fail "there is no package $package"
 folder=${folder#"$PWD/"}
-cp -r Cargo.lock crates "$tmp/"
-sed 's,^members = .*,members = ["crates/*"],' Cargo.toml >"$tmp/Cargo.toml"
+cp -r Cargo.lock crates node-installer "$tmp/"
+sed 's,^members = .*,members = ["crates/*"\, "node-installer"],' Cargo.toml >"$tmp/Cargo.toml"
 cargo cyclonedx --quiet --manifest-path "$tmp/$folder/Cargo.toml" --target "$target" \
     --format json --spec-version 1.5 --describe binaries --no-build-deps >&2
 bill=$(echo "$tmp/$folder"/*_bin.cdx.json)
