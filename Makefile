@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist image examples demo test test-vm churn lint bench bench-full bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist image examples demo test test-vm churn storm lint bench bench-full bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -56,6 +56,9 @@ test-vm: build examples ## The suites on cgroup v2 and systemd, in an emulated m
 churn: build examples ## 1,000 containers and 200 pods come and go, with random kills (as root)
 	WISP_CHURN=1000/50 cargo test --release --locked -p wisp-tests --test containerd -- churn --nocapture
 	WISP_CHURN_PODS=200/10 cargo test --release --locked -p wisp-tests --test cri -- churn --nocapture
+
+storm: build examples ## 100,000 requests from 256 clients, of which many leave (as root)
+	WISP_STORM=100000/256 cargo test --release --locked -p wisp-tests --test containerd -- http_threads --nocapture
 
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh

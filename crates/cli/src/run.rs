@@ -11,7 +11,7 @@ use clap::Args;
 use wisp_aot::{Artifact, Cache, Digest};
 use wisp_capability::{Grant, Policy, Request, Volume, annotation};
 use wisp_config::Config;
-use wisp_engine::{EngineError, HostPreopen, Prepared, Setup, World};
+use wisp_engine::{CpuLimit, EngineError, HostPreopen, Prepared, Setup, World};
 
 use crate::pack::pair;
 
@@ -102,6 +102,7 @@ impl Run {
             grant,
             preopens,
             memory_limit: None,
+            cpu_limit: CpuLimit::default(),
             config: config_dir,
             ready: Box::new(move |started| match started {
                 Ok(()) if is_server => eprintln!("wisp: listening on http://{address}"),

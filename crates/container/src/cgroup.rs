@@ -4,9 +4,9 @@ mod files;
 mod freezer;
 mod initial;
 mod join;
+mod limit_file;
 mod limits;
 mod membership;
-mod memory_limit;
 mod oom;
 mod scope;
 mod systemd;
@@ -25,6 +25,7 @@ use oci_spec::runtime::Spec;
 use serde::{Deserialize, Serialize};
 
 pub use self::files::Version;
+pub use self::limit_file::CpuFiles;
 pub(crate) use self::membership::{Forked, Membership};
 pub use self::oom::{OomWatch, Seen};
 use crate::error::{ContainerError, chain};

@@ -67,6 +67,7 @@ fn run() -> Result<i32> {
     Ok(prepared.run(Setup {
         preopens,
         memory_limit: limit_file,
+        cpu_limit: wisp_engine::CpuLimit::default(),
         config: grant.config_dir.clone().map(Into::into),
         grant,
         ready: Box::new(|result| match result {

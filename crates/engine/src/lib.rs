@@ -24,6 +24,7 @@ mod stdio;
 mod world;
 
 pub use error::EngineError;
+pub use http::CpuLimit;
 pub use prepare::{Prepared, prepare};
 pub use setup::{HostPreopen, Ready, Setup};
 pub use signals::install_command_signals;

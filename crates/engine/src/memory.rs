@@ -130,29 +130,34 @@ impl Budget {
             });
             return false;
         }
-        let all = self.used.load(Relaxed).saturating_add(more);
-        let exceeded = || self.in_sum().filter(|cap| all > cap.bytes);
-        if all > self.known_up_to.load(Relaxed) || exceeded().is_some() {
-            self.known_up_to
-                .store(all.saturating_add(LOOK_AGAIN), Relaxed);
-            self.look();
+        let mut used = self.used.load(Relaxed);
+        loop {
+            let all = used.saturating_add(more);
+            let exceeded = || self.in_sum().filter(|cap| all > cap.bytes);
+            if all > self.known_up_to.load(Relaxed) || exceeded().is_some() {
+                self.known_up_to
+                    .store(all.saturating_add(LOOK_AGAIN), Relaxed);
+                self.look();
+            }
+            if let Some(cap) = exceeded() {
+                *self.refusal() = Some(Refused {
+                    wanted: all,
+                    of_instance: false,
+                    cap,
+                });
+                return false;
+            }
+            // A guest on another thread may have come in between.
+            match (self.used).compare_exchange_weak(used, all, Relaxed, Relaxed) {
+                Ok(_) => return true,
+                Err(now) => used = now,
+            }
         }
-        if let Some(cap) = exceeded() {
-            *self.refusal() = Some(Refused {
-                wanted: all,
-                of_instance: false,
-                cap,
-            });
-            return false;
-        }
-        // One thread runs all guests, so nobody has come in between.
-        self.used.store(all, Relaxed);
-        true
     }
 
+    /// Of what was taken.
     fn give_back(&self, bytes: u64) {
-        let left = self.used.load(Relaxed).saturating_sub(bytes);
-        self.used.store(left, Relaxed);
+        self.used.fetch_sub(bytes, Relaxed);
     }
 }
 

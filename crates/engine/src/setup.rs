@@ -10,7 +10,7 @@ use wisp_capability::{Clocks, Grant};
 
 use crate::clocks::{CoarseMonotonic, CoarseWall};
 use crate::config;
-use crate::http::Client;
+use crate::http::{Client, CpuLimit};
 use crate::memory::Budget;
 use crate::network::Network;
 use crate::stdio::Output;
@@ -38,6 +38,9 @@ pub struct Setup {
     /// cgroup v1 `memory.limit_in_bytes`, of v2 `memory.max`. Without it, what
     /// the grant says stays.
     pub memory_limit: Option<File>,
+    /// The files that say what the container's limit of processor time is by
+    /// now; only servers have a use for them.
+    pub cpu_limit: CpuLimit,
     /// A directory whose files are values of `wasi:config`.
     pub config: Option<PathBuf>,
     pub ready: Ready,

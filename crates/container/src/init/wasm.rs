@@ -14,7 +14,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use seccompiler::BpfProgram;
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
 use wisp_config::Config;
-use wisp_engine::{HostPreopen, Setup};
+use wisp_engine::{CpuLimit, HostPreopen, Setup, World};
 use wisp_image::Program;
 
 use super::code::{self, Code, Root};
@@ -22,7 +22,7 @@ use super::jail::{self, Jail};
 use super::namespaces::{self, Home, Pids};
 use super::{calls, confine, descriptors, groups, landlock, low_ports, sysctl, terminal, view};
 use crate::bundle::Bundle;
-use crate::cgroup::{Cgroup, Forked, Membership};
+use crate::cgroup::{Cgroup, CpuFiles, Forked, Membership};
 use crate::control::{Control, CreateRequest, Report};
 use crate::error::ContainerError;
 use crate::hooks::{self, Moment};
@@ -119,6 +119,10 @@ impl Guest {
         // on, that there may be a cgroup to remove.
         let membership = Membership::create(&cgroup, resources)?;
         let memory_limit = cgroup.memory_limit();
+        let cpu_limit = match self.code.prepared.world() {
+            World::Http(_) => cgroup.cpu_limit(),
+            World::Command(_) => CpuFiles::default(),
+        };
         control.step("init: cgroup made");
         namespaces::enter(spec)?;
         sysctl::write(spec)?;
@@ -143,7 +147,8 @@ impl Guest {
                     .forked(proc.as_fd())
                     .map_err(|e| ContainerError::Init(format!("own page map: {e}")))?;
                 drop(proc);
-                self.live(spec, process, memory_limit.file(), control)
+                let (memory, cpu) = (memory_limit.file(), cpu_limit.files());
+                self.live(spec, process, memory, cpu, control)
             }
         }
     }
@@ -175,10 +180,12 @@ impl Guest {
         spec: &Spec,
         process: oci_spec::runtime::Process,
         memory_limit: Option<File>,
+        cpu_limit: CpuLimit,
         control: &Control,
     ) -> Result<(), ContainerError> {
         let mut keep = self.keep;
-        keep.extend(memory_limit.as_ref().map(AsRawFd::as_raw_fd));
+        let limits = [&memory_limit, &cpu_limit.quota, &cpu_limit.period];
+        keep.extend(limits.into_iter().flatten().map(AsRawFd::as_raw_fd));
         keep.sort_unstable();
         descriptors::close_all_but(&keep)
             .map_err(|e| ContainerError::Init(format!("close inherited descriptors: {e}")))?;
@@ -199,7 +206,7 @@ impl Guest {
         landlock::leave_files()?;
         calls::leave(calls::Needs::of(&self.grant, world))?;
         seccomp::install(&self.filters)?;
-        let setup = setup(self.grant, memory_limit, control);
+        let setup = setup(self.grant, memory_limit, cpu_limit, control);
         control.step("guest: in its container");
         control.report(&Report::Waiting);
         if !control.wait_for_start() {
@@ -217,14 +224,21 @@ impl Guest {
 }
 
 /// What a guest with this `grant` runs with, in the jail; it tells `control`
-/// when it runs, or why not. `memory_limit` says what its container's is by now.
-pub(super) fn setup(grant: Grant, memory_limit: Option<File>, control: &Control) -> Setup {
+/// when it runs, or why not. `memory_limit` and `cpu_limit` say what its
+/// container's are by now.
+pub(super) fn setup(
+    grant: Grant,
+    memory_limit: Option<File>,
+    cpu_limit: CpuLimit,
+    control: &Control,
+) -> Setup {
     let control = control.clone();
     Setup {
         preopens: preopens(&grant),
         config: config_dir(&grant),
         grant,
         memory_limit,
+        cpu_limit,
         ready: Box::new(move |result| {
             control.step("guest: about to run");
             control.report(&match result {

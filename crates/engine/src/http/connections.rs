@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -12,10 +13,13 @@ use hyper_util::server::conn::auto::Builder;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::{Activity, Verdict, Watched};
+use super::cores::Cores;
 use super::request::{Service, Working};
+use super::workers::Workers;
 
 /// How long to wait after an error that only time can mend, such as no more
 /// descriptors.
@@ -23,6 +27,10 @@ pub(super) const RECOVERY: Duration = Duration::from_millis(100);
 
 /// How long a connection that is to end may take for its last bytes.
 const LAST_BYTES: Duration = Duration::from_secs(5);
+
+/// How many turns of the event loop a connection has, when the server is to stop,
+/// for a request that has come before that.
+const LAST_TURNS: u8 = 2;
 
 /// Streams of one HTTP/2 connection that may be open at once.
 const STREAMS: u32 = 128;
@@ -37,6 +45,7 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 1\r\n\
 
 /// All open connections and running guests.
 pub struct Connections {
+    workers: Workers,
     service: Arc<Service>,
     builder: Arc<Builder<TokioExecutor>>,
     free: Arc<Semaphore>,
@@ -46,13 +55,33 @@ pub struct Connections {
     idle: mpsc::Receiver<Infallible>,
 }
 
+/// What a connection has from its beginning to its end, whichever thread serves
+/// it.
+pub struct Opened {
+    client: SocketAddr,
+    builder: Arc<Builder<TokioExecutor>>,
+    stop: watch::Receiver<bool>,
+    working: Working,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Opened {
+    /// Serves `stream` to the end of the connection.
+    pub async fn serve(self, service: Arc<Service>, stream: TcpStream) {
+        service.records.metrics.connections.add(1);
+        serve(&service, stream, &self).await;
+        service.records.metrics.connections.subtract(1);
+    }
+}
+
 impl Connections {
-    pub fn new(service: Arc<Service>) -> Self {
+    pub fn new(service: Arc<Service>, cores: Cores) -> Self {
         let (working, idle) = mpsc::channel(1);
         Self {
             builder: Arc::new(builder(service.settings.max_header)),
             free: Arc::new(Semaphore::new(service.settings.max_connections as usize)),
             refusals: Arc::new(Semaphore::new(REFUSALS)),
+            workers: Workers::new(service.clone(), cores),
             service,
             stop: watch::Sender::new(false),
             working,
@@ -61,13 +90,10 @@ impl Connections {
     }
 
     /// Accepts clients for ever.
-    pub async fn accept(&self, listener: &TcpListener) -> Infallible {
+    pub async fn accept(&mut self, listener: &TcpListener) -> Infallible {
         loop {
             match listener.accept().await {
-                Ok((stream, client)) => match self.free.clone().try_acquire_owned() {
-                    Ok(place) => self.open(stream, client, place),
-                    Err(_) => self.refuse(stream),
-                },
+                Ok((stream, client)) => self.accepted(stream, client),
                 // The client gave up; that is its own business.
                 Err(error) if is_clients(&error) => {}
                 Err(error) => {
@@ -78,19 +104,35 @@ impl Connections {
         }
     }
 
-    fn open(&self, stream: TcpStream, client: SocketAddr, place: OwnedSemaphorePermit) {
+    /// Accepts those that wait now.
+    pub fn accept_waiting(&mut self, listener: &TcpListener) {
+        let mut context = Context::from_waker(Waker::noop());
+        for _ in 0..self.service.settings.max_connections {
+            match listener.poll_accept(&mut context) {
+                Poll::Ready(Ok((stream, client))) => self.accepted(stream, client),
+                Poll::Ready(Err(error)) if is_clients(&error) => {}
+                Poll::Ready(Err(_)) | Poll::Pending => return,
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, client: SocketAddr) {
+        let Ok(place) = self.free.clone().try_acquire_owned() else {
+            self.refuse(stream);
+            return;
+        };
         // Small answers go out at once; where that fails they only take longer.
         let _ = stream.set_nodelay(true);
-        let service = self.service.clone();
-        let builder = self.builder.clone();
-        let working = self.working.clone();
-        let stop = self.stop.subscribe();
-        tokio::spawn(async move {
-            service.records.metrics.connections.add(1);
-            serve(&service, &builder, stream, client, stop, working).await;
-            service.records.metrics.connections.subtract(1);
-            drop(place);
-        });
+        let opened = Opened {
+            client,
+            builder: self.builder.clone(),
+            stop: self.stop.subscribe(),
+            working: self.working.clone(),
+            _place: place,
+        };
+        if let Err(error) = self.workers.give(stream, opened) {
+            crate::exit::complain(&format!("a connection to its thread: {error}"));
+        }
     }
 
     /// Says that there is no place, where that takes nobody's time.
@@ -146,19 +188,19 @@ fn builder(max_header: usize) -> Builder<TokioExecutor> {
 }
 
 /// Serves one client to the end of its connection.
-async fn serve(
-    service: &Arc<Service>,
-    builder: &Builder<TokioExecutor>,
-    stream: TcpStream,
-    client: SocketAddr,
-    mut stop: watch::Receiver<bool>,
-    working: Working,
-) {
+async fn serve(service: &Arc<Service>, stream: TcpStream, opened: &Opened) {
+    let Opened {
+        client,
+        builder,
+        working,
+        ..
+    } = opened;
+    let mut stop = opened.stop.clone();
     let activity = Activity::new();
     let answer = service_fn(|request| {
         let answer = service
             .clone()
-            .answer(request, client, activity.clone(), working.clone());
+            .answer(request, *client, activity.clone(), working.clone());
         async move { Ok::<_, Infallible>(answer.await) }
     });
     let io = Watched::new(TokioIo::new(stream), activity.clone());
@@ -168,15 +210,23 @@ async fn serve(
         service.settings.header_timeout,
     );
     let mut alarm = pin!(sleep_until(Instant::now() + head.min(idle)));
-    let (mut stopping, mut ending) = (false, false);
+    let (mut stopping, mut ending, mut turns) = (false, false, LAST_TURNS);
     loop {
         // How a connection ends is between hyper and the client: a reset or
         // nonsense on the wire is nothing to tell the operator.
+        // A request that is here already comes before the wish to stop.
         tokio::select! {
+            biased;
             _ = connection.as_mut() => return,
             _ = stop.wait_for(|stop| *stop), if !stopping => {
                 stopping = true;
-                connection.as_mut().graceful_shutdown();
+            }
+            // What has come is read in the next turn, if it has not been.
+            () = yield_now(), if stopping && turns > 0 => {
+                turns -= 1;
+                if turns == 0 {
+                    connection.as_mut().graceful_shutdown();
+                }
             }
             () = alarm.as_mut() => match activity.check(idle, head) {
                 Verdict::Fine(until) => alarm.as_mut().reset(until),

@@ -26,8 +26,8 @@ pub enum Handler {
 /// Makes instances and keeps those that may be used again.
 pub struct Instances {
     engine: Engine,
-    handler: Handler,
-    pub surroundings: Surroundings,
+    handler: Arc<Handler>,
+    pub surroundings: Arc<Surroundings>,
     /// How many requests one instance answers.
     reuse: u32,
     metrics: Arc<Metrics>,
@@ -59,10 +59,22 @@ impl Instances {
     ) -> Self {
         Self {
             engine,
-            handler,
-            surroundings,
+            handler: Arc::new(handler),
+            surroundings: Arc::new(surroundings),
             reuse,
             metrics,
+            idle: Mutex::new(Vec::new()),
+        }
+    }
+
+    /// The same for another thread, with instances of its own to use again.
+    pub fn beside(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            handler: self.handler.clone(),
+            surroundings: self.surroundings.clone(),
+            reuse: self.reuse,
+            metrics: self.metrics.clone(),
             idle: Mutex::new(Vec::new()),
         }
     }
@@ -117,7 +129,7 @@ impl Instances {
             Guest::store(&self.engine, &self.surroundings).map_err(wasmtime::Error::msg)?;
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
-        let exports = match &self.handler {
+        let exports = match &*self.handler {
             Handler::P2(pre) => Exports::P2(pre.instantiate_async(&mut store).await?),
             Handler::P3(pre) => Exports::P3(pre.instantiate_async(&mut store).await?),
         };

@@ -5,6 +5,7 @@ mod activity;
 mod answer;
 mod body;
 mod connections;
+mod cores;
 mod instances;
 mod metrics;
 mod outbound;
@@ -15,7 +16,9 @@ mod scrape;
 mod server;
 mod ticker;
 mod turns;
+mod workers;
 
+pub use cores::CpuLimit;
 pub use instances::Handler;
 pub use outbound::{Client, Outbound};
 pub use server::run;

@@ -30,9 +30,9 @@ use crate::exit::complain;
 /// Answers requests.
 pub struct Service {
     pub instances: Instances,
-    pub settings: HttpServer,
+    pub settings: Arc<HttpServer>,
     pub ticker: Arc<Ticker>,
-    pub turns: Turns,
+    pub turns: Arc<Turns>,
     pub records: Arc<Records>,
 }
 
@@ -46,6 +46,17 @@ struct TooLong {
 }
 
 impl Service {
+    /// The same for another thread.
+    pub fn beside(&self) -> Self {
+        Self {
+            instances: self.instances.beside(),
+            settings: self.settings.clone(),
+            ticker: self.ticker.clone(),
+            turns: self.turns.clone(),
+            records: self.records.clone(),
+        }
+    }
+
     /// Answers `request` of `client`. Errors of the guest are told on stderr,
     /// and to the client as a status.
     pub async fn answer(
@@ -164,7 +175,7 @@ impl Service {
             request_timeout,
             work_timeout,
             ..
-        } = self.settings;
+        } = *self.settings;
         let mut guest = pin!(self.instances.serve(request, answer));
         let mut deadline = pin!(sleep_until((begun + request_timeout).into()));
         loop {

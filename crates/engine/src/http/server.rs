@@ -12,6 +12,7 @@ use wasmtime::Engine;
 use wisp_capability::{HttpServer, annotation};
 
 use super::connections::Connections;
+use super::cores::{Cores, CpuLimit};
 use super::instances::{Handler, Instances};
 use super::metrics::Metrics;
 use super::record::Records;
@@ -46,11 +47,12 @@ pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
             grant,
             preopens,
             memory_limit,
+            cpu_limit,
             config,
             ready,
         } = setup;
         let (address, settings) = (grant.http_listen, grant.http.clone());
-        match Server::new(engine, handler, address, settings, || {
+        match Server::new(engine, handler, address, settings, cpu_limit, || {
             Surroundings::new(grant, preopens, memory_limit, config)
         }) {
             Ok(server) => {
@@ -71,6 +73,7 @@ struct Server {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     service: Arc<Service>,
+    cores: Cores,
     signals: Signals,
 }
 
@@ -80,6 +83,7 @@ impl Server {
         handler: Handler,
         address: SocketAddr,
         settings: HttpServer,
+        cpu_limit: CpuLimit,
         surroundings: impl FnOnce() -> Result<Surroundings, String>,
     ) -> Result<Self, String> {
         let signals = Signals::install().map_err(|error| format!("signal handlers: {error}"))?;
@@ -101,15 +105,16 @@ impl Server {
         let counted = records.metrics.clone();
         let service = Arc::new(Service {
             instances: Instances::new(engine, handler, surroundings, settings.reuse, counted),
-            turns: Turns::new(settings.max_requests, settings.queue),
+            turns: Arc::new(Turns::new(settings.max_requests, settings.queue)),
             ticker,
             records,
-            settings,
+            settings: Arc::new(settings),
         });
         Ok(Self {
             listener,
             metrics,
             service,
+            cores: Cores::new(cpu_limit),
             signals,
         })
     }
@@ -119,6 +124,7 @@ impl Server {
             listener,
             metrics,
             service,
+            cores,
             mut signals,
         } = self;
         if let Some(listener) = metrics {
@@ -128,11 +134,13 @@ impl Server {
             tokio::spawn(forget(service.clone()));
         }
         let grace = service.settings.grace;
-        let connections = Connections::new(service);
+        let mut connections = Connections::new(service, cores);
         tokio::select! {
             never = connections.accept(&listener) => match never {},
             _ = signals.next() => {}
         }
+        // Who has connected already is served: the kernel has said yes.
+        connections.accept_waiting(&listener);
         drop(listener);
         tokio::select! {
             () = connections.drain() => 0,
@@ -151,7 +159,7 @@ impl Server {
 }
 
 /// Ends instances that nobody has used for a while, for ever.
-async fn forget(service: Arc<Service>) -> Infallible {
+pub(super) async fn forget(service: Arc<Service>) -> Infallible {
     loop {
         tokio::time::sleep(KEPT).await;
         if let Some(since) = Instant::now().checked_sub(KEPT) {

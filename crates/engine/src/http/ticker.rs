@@ -1,6 +1,8 @@
 //! Takes the thread back, now and then, from guests that do not give it.
 
 use std::io;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,11 +14,13 @@ const TURN: Duration = Duration::from_millis(10);
 /// Its thread only sleeps and counts.
 const STACK: usize = 64 * 1024;
 
-/// Advances the engine's epoch while a request is being served. All requests
-/// share one thread: without turns, one that computes for long would hold up
+/// Advances the engine's epoch while a request is being served. Many requests
+/// share a thread: without turns, one that computes for long would hold up
 /// the others, and the signal to stop.
 pub struct Ticker {
-    serving: Mutex<usize>,
+    serving: AtomicUsize,
+    /// For who waits until somebody is served.
+    waits: Mutex<()>,
     started: Condvar,
 }
 
@@ -28,7 +32,8 @@ impl Ticker {
     /// No thread to be had.
     pub fn start(engine: Engine) -> io::Result<Arc<Self>> {
         let ticker = Arc::new(Self {
-            serving: Mutex::new(0),
+            serving: AtomicUsize::new(0),
+            waits: Mutex::new(()),
             started: Condvar::new(),
         });
         let own = ticker.clone();
@@ -47,29 +52,36 @@ impl Ticker {
 
     /// Notes that a request is being served.
     pub fn serve(self: &Arc<Self>) -> Serving {
-        *self.serving() += 1;
-        self.started.notify_one();
+        // Only the first wakes the clock; the others take no lock.
+        if self.serving.fetch_add(1, SeqCst) == 0 {
+            drop(self.waits());
+            self.started.notify_one();
+        }
         Serving(self.clone())
     }
 
     fn wait_for_request(&self) {
-        let mut serving = self.serving();
-        while *serving == 0 {
-            serving = self
+        if self.serving.load(SeqCst) > 0 {
+            return;
+        }
+        let mut waits = self.waits();
+        // Looked at under the lock, which the first takes before it wakes us.
+        while self.serving.load(SeqCst) == 0 {
+            waits = self
                 .started
-                .wait(serving)
+                .wait(waits)
                 .unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    fn serving(&self) -> MutexGuard<'_, usize> {
-        // A count is right whoever panicked.
-        self.serving.lock().unwrap_or_else(PoisonError::into_inner)
+    fn waits(&self) -> MutexGuard<'_, ()> {
+        // There is nothing in it to be wrong.
+        self.waits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        *self.0.serving() -= 1;
+        self.0.serving.fetch_sub(1, SeqCst);
     }
 }

@@ -14,6 +14,7 @@ mod files;
 mod http;
 mod http_outbound;
 mod http_server;
+mod http_threads;
 mod image;
 mod lifecycle;
 mod limits;
@@ -87,6 +88,7 @@ pub fn all() -> Vec<Case> {
         http::cases(),
         http_outbound::cases(),
         http_server::cases(),
+        http_threads::cases(),
         lifecycle::cases(),
         pause::cases(),
         policy::cases(),

@@ -6,6 +6,7 @@ use std::path::Path;
 use oci_spec::runtime::Spec;
 use wisp_capability::Grant;
 use wisp_config::Config;
+use wisp_engine::{CpuLimit, World};
 use wisp_image::Program;
 
 use crate::control::{Control, ExecRequest};
@@ -19,6 +20,7 @@ pub struct Guest {
     code: Code,
     grant: Grant,
     memory_limit: Option<File>,
+    cpu_limit: CpuLimit,
 }
 
 impl Guest {
@@ -47,10 +49,15 @@ impl Guest {
             mounts: &[],
         };
         let code = code::load(program, &root, &config, &grant, control)?;
+        let cpu_limit = match code.prepared.world() {
+            World::Http(_) => request.cgroup.cpu_limit().files(),
+            World::Command(_) => CpuLimit::default(),
+        };
         Ok(Self {
             code,
             grant,
             memory_limit: request.cgroup.memory_limit().file(),
+            cpu_limit,
         })
     }
 
@@ -62,7 +69,12 @@ impl Guest {
     /// Runs it to its end, in the jail; answers its exit code.
     pub fn run(self, control: &Control) -> i32 {
         let Code { prepared, artifact } = self.code;
-        let code = prepared.run(wasm::setup(self.grant, self.memory_limit, control));
+        let code = prepared.run(wasm::setup(
+            self.grant,
+            self.memory_limit,
+            self.cpu_limit,
+            control,
+        ));
         drop(artifact);
         code
     }

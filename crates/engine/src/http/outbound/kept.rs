@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use hyper::client::conn::{http1, http2};
@@ -63,6 +64,9 @@ struct State {
 
 struct Idle {
     target: Target,
+    /// The thread whose event loop moves its bytes. Others leave it alone: that
+    /// would wake two threads for each piece.
+    home: ThreadId,
     link: Link,
     since: Instant,
 }
@@ -109,13 +113,13 @@ impl Kept {
 
     /// A connection to `target` that leads where `allowed` says one may go.
     pub fn take(&self, target: &Target, allowed: impl Fn(Peer) -> bool) -> Option<Link> {
-        let now = Instant::now();
+        let (now, home) = (Instant::now(), thread::current().id());
         let mut state = self.state();
         let mut place = state.idle.len();
         while place > 0 {
             place -= 1;
             let found = state.idle.get_mut(place)?;
-            if found.target != *target {
+            if found.target != *target || found.home != home {
                 continue;
             }
             if !found.link.is_usable(now) || !allowed(found.link.peer) {
@@ -140,6 +144,7 @@ impl Kept {
         let mut state = self.state();
         state.idle.push(Idle {
             target,
+            home: thread::current().id(),
             link,
             since: now,
         });
