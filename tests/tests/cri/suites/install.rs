@@ -26,6 +26,15 @@ pub fn cases() -> Vec<Case> {
                 comes_and_goes,
             ),
             ("what does not work leaves the node as it was", rolled_back),
+            (
+                "a node that cannot take it says why and stays as it is",
+                cannot_take,
+            ),
+            ("two at once wait for each other", two_at_once),
+            (
+                "systemd restarts the unit that containerd is of",
+                by_its_unit,
+            ),
         ],
     )
 }
@@ -49,8 +58,17 @@ impl<'t> Subject<'t> {
     }
 
     fn wisp(&self, arguments: &[&str]) -> Result<Ended> {
-        let mut wisp = Command::new(paths::wisp());
-        wisp.arg("node")
+        self.wisp_after("true", arguments)
+    }
+
+    /// The same after `setup` in a mount namespace of its own.
+    fn wisp_after(&self, setup: &str, arguments: &[&str]) -> Result<Ended> {
+        let mut wisp = Command::new("unshare");
+        wisp.args(["--mount", "--propagation", "private", "sh", "-ec"])
+            .arg(format!("{setup}; exec \"$@\""))
+            .arg("sh")
+            .arg(paths::wisp())
+            .arg("node")
             .args(arguments)
             .arg("--address")
             .arg(self.node.as_ref().socket())
@@ -233,6 +251,163 @@ fn rolled_back(shared: &Test<'_>) -> Result<()> {
         left.is_empty().then_some(left)
     })
     .unwrap_or_default();
+    ensure!(left.is_empty(), "left: {left:?}");
+    test.nothing_left()
+}
+
+fn cannot_take(shared: &Test<'_>) -> Result<()> {
+    let node = Node::without_wisp(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let subject = Subject::new(&test, &node)?;
+    let original = fs::read(subject.config())?;
+    let place = test.volume("place")?;
+    let foreign = test.volume("foreign")?;
+    for name in ["containerd-shim-wisp-v1", "wisp"] {
+        // An ELF file of no machine that there is.
+        let mut bytes = vec![0; 64];
+        bytes[..6].copy_from_slice(b"\x7fELF\x02\x01");
+        bytes[18] = 0xee;
+        fs::write(foreign.join(name), bytes)?;
+        fs::set_permissions(
+            foreign.join(name),
+            std::os::unix::fs::PermissionsExt::from_mode(0o755),
+        )?;
+    }
+    let (place, foreign) = (place.to_string_lossy(), foreign.to_string_lossy());
+    let config = node.as_ref().dir().to_string_lossy().into_owned();
+    let state = subject.dir.to_string_lossy().into_owned();
+    let read_only = |dir: &str| format!("mount --bind {dir} {dir}; mount -o remount,bind,ro {dir}");
+    for (setup, more, says) in [
+        (
+            format!("mount -t tmpfs -o size=1m none {place}"),
+            ["--programs", &place],
+            ["No space left", "--programs"],
+        ),
+        (
+            format!("mount -t tmpfs -o noexec none {place}"),
+            ["--programs", &place],
+            ["noexec", "--programs"],
+        ),
+        (
+            read_only(&place),
+            ["--programs", &place],
+            ["Read-only", "--programs"],
+        ),
+        (
+            read_only(&config),
+            ["--programs", &place],
+            ["config.toml", "cannot be changed at run time"],
+        ),
+        (
+            read_only(&state),
+            ["--programs", &place],
+            ["state", "cannot be changed at run time"],
+        ),
+        (
+            "true".to_owned(),
+            ["--from", &foreign],
+            ["no program for this machine", "wisp"],
+        ),
+    ] {
+        // An empty one goes with what was put there.
+        fs::create_dir_all(&*place)?;
+        fs::create_dir_all(&state)?;
+        let arguments = [&["install", "--restart", "false"][..], &more].concat();
+        let ended = subject.wisp_after(&setup, &arguments)?;
+        ensure!(ended.code == 1, "{setup} {more:?}: {ended:?}");
+        for text in says {
+            ensure!(ended.err().contains(text), "{text}: {}", ended.err());
+        }
+        ensure!(fs::read(subject.config())? == original, "{setup}: changed");
+        for dir in [&*place, &*state] {
+            let left: Vec<_> = fs::read_dir(dir).into_iter().flatten().collect();
+            ensure!(left.is_empty(), "{setup}: left {left:?}");
+        }
+    }
+    test.nothing_left()
+}
+
+fn two_at_once(shared: &Test<'_>) -> Result<()> {
+    let node = Node::without_wisp(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let subject = Subject::new(&test, &node)?;
+    let original = fs::read(subject.config())?;
+    with_restarts(&subject, || {
+        let restart = subject.restart();
+        let (one, two) = thread::scope(|scope| {
+            let other = scope.spawn(|| subject.install(&restart));
+            let one = subject.install(&restart);
+            (one, other.join())
+        });
+        let two = two.map_err(|_| anyhow::anyhow!("panicked"))?;
+        // One may ask containerd just while the other has it restarted.
+        let (one, two) = (one?, two?);
+        ensure!(one.code == 0 || two.code == 0, "{}{}", one.err(), two.err());
+        let status = subject.wisp(&["status", "--json"])?;
+        let status: serde_json::Value = serde_json::from_slice(&status.stdout)?;
+        ensure!(status["installed"]["proven"] == true, "{status}");
+        let gone = subject.wisp(&["uninstall", "--wait", "20", "--restart", &restart])?;
+        ensure!(gone.code == 0, "{}", gone.err());
+        Ok(())
+    })?;
+    ensure!(
+        fs::read(subject.config())? == original,
+        "another configuration"
+    );
+    let left: Vec<_> = fs::read_dir(&subject.dir)?.collect();
+    ensure!(left.is_empty(), "left: {left:?}");
+    test.nothing_left()
+}
+
+/// With a stand-in for systemd: what it is asked for is what counts.
+fn by_its_unit(shared: &Test<'_>) -> Result<()> {
+    let node = Node::without_wisp(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let subject = Subject::new(&test, &node)?;
+    let original = fs::read(subject.config())?;
+    let systemctl = test.file(
+        "systemctl",
+        format!(
+            "#!/bin/sh\n[ \"$*\" = 'restart kube-node.service' ] || exit 9\n{}\n",
+            subject.restart()
+        ),
+    )?;
+    let cgroup = test.file("cgroup", "0::/../../system.slice/kube-node.service\n")?;
+    let setup = |systemctl: &Path| {
+        format!(
+            "mount -t tmpfs none /run; mkdir -p /run/systemd/system /run/bin; \
+             cp {} /run/bin/systemctl; chmod +x /run/bin/systemctl; export PATH=/run/bin:$PATH; \
+             mount --bind {} /proc/{}/cgroup",
+            systemctl.display(),
+            cgroup.display(),
+            node.as_ref().pid()
+        )
+    };
+    let programs = subject.dir.join("programs");
+    let programs = programs.to_string_lossy();
+    let arguments = ["install", "--programs", &programs];
+    let failing = test.file("failing", "#!/bin/sh\necho 'no such unit' >&2\nexit 5\n")?;
+    let failed = subject.wisp_after(&setup(&failing), &arguments)?;
+    ensure!(
+        failed.code == 1 && failed.err().contains("no such unit"),
+        "{failed:?}"
+    );
+    ensure!(fs::read(subject.config())? == original, "it was changed");
+    with_restarts(&subject, || {
+        let installed = subject.wisp_after(&setup(&systemctl), &arguments)?;
+        ensure!(installed.code == 0, "{}", installed.err());
+        let gone = subject.wisp_after(&setup(&systemctl), &["uninstall", "--wait", "20"])?;
+        ensure!(gone.code == 0, "{}", gone.err());
+        Ok(())
+    })?;
+    ensure!(
+        fs::read(subject.config())? == original,
+        "another configuration"
+    );
+    let left: Vec<_> = fs::read_dir(&subject.dir)?.collect();
     ensure!(left.is_empty(), "left: {left:?}");
     test.nothing_left()
 }
