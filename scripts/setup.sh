@@ -45,6 +45,8 @@ has ip || missing+=(iproute2)
 # The certificate of the stand-in for an API server.
 has openssl || missing+=(openssl)
 has jq || missing+=(jq)
+# Makes calls of the kernel slow, and fail.
+has strace || missing+=(strace)
 if [ "$purpose" = dist ]; then
     # Both compile C for a C library that is not this machine's: ring's, and a
     # few lines of Wasmtime's.

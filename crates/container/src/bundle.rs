@@ -108,6 +108,27 @@ impl Bundle {
         removed.and(emptied)
     }
 
+    /// As [`Self::abandon`], for a container whose bundle may be gone already: its
+    /// spec has been kept at `spec`.
+    ///
+    /// # Errors
+    /// When the spec cannot be read, or the first thing that could not be removed.
+    pub fn abandon_orphan(&self, id: &str, spec: &Path) -> Result<(), ContainerError> {
+        let spec = Spec::load(spec).map_err(|error| ContainerError::Spec {
+            path: spec.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let cgroup = Cgroup::of(&spec, id);
+        let emptied = cgroup.remove();
+        let told_by_library = self.state().exists();
+        let removed = self.remove(id, &cgroup);
+        if !told_by_library && let Err(error) = hooks::run(&spec, Moment::Poststop, id, None, self)
+        {
+            warn!("container {id}: {error}");
+        }
+        removed.and(emptied)
+    }
+
     /// Runs the hooks of a guest's container; libcontainer runs those of native
     /// ones. A hook that fails at these moments changes nothing (runtime spec,
     /// "Lifecycle").

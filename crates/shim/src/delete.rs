@@ -6,14 +6,16 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context;
 use containerd_shim::Flags;
 use containerd_shim::protos::api::DeleteResponse;
-use containerd_shim::protos::protobuf::well_known_types::timestamp::Timestamp;
 use containerd_shim::protos::protobuf::{Message, MessageField};
 use wisp_container::Bundle;
+
+use crate::orphans;
+use crate::serve::process::now;
 
 /// How long a daemon that is being killed may take to end.
 const LAST_BREATH: Duration = Duration::from_millis(200);
@@ -28,33 +30,32 @@ pub fn run(flags: &Flags) -> anyhow::Result<()> {
     } else {
         PathBuf::from(&flags.bundle)
     };
-    let bundle = Bundle::new(&path);
-    let removed = bundle.abandon(&flags.id);
-    remove_stale_socket(&path);
+    let removed = Bundle::new(&path).abandon(&flags.id).context("clean up");
 
-    let now = SystemTime::now()
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    // Nobody waited for the process; killed is the honest guess.
+    let status = 128 + libc::SIGKILL.unsigned_abs();
+    let at = now();
+    let orphaned = if remove_stale_socket(&path) {
+        orphans::remove(&path, &flags.namespace, status, &at)
+    } else {
+        Ok(())
+    };
     let response = DeleteResponse {
-        // Nobody waited for the process; killed is the honest guess.
-        exit_status: 128 + libc::SIGKILL.unsigned_abs(),
-        exited_at: MessageField::some(Timestamp {
-            seconds: i64::try_from(now.as_secs()).unwrap_or(i64::MAX),
-            ..Timestamp::default()
-        }),
+        exit_status: status,
+        exited_at: MessageField::some(at),
         ..DeleteResponse::default()
     };
-    removed.context("clean up")?;
+    removed.and(orphaned)?;
     std::io::stdout()
         .write_all(&response.write_to_bytes()?)
         .context("answer containerd")
 }
 
-/// Removes the daemon's socket if nobody listens there: the daemon may serve
-/// other containers of the pod.
-fn remove_stale_socket(bundle: &Path) {
+/// Removes the daemon's socket if nobody listens there, and answers whether that
+/// is so: a daemon that lives may serve other containers of the pod.
+fn remove_stale_socket(bundle: &Path) -> bool {
     let Ok(address) = fs::read_to_string(bundle.join("address")) else {
-        return;
+        return false;
     };
     let path = address.trim().trim_start_matches("unix://");
     loop {
@@ -67,15 +68,15 @@ fn remove_stale_socket(bundle: &Path) {
                     .set_read_timeout(Some(LAST_BREATH))
                     .and_then(|()| stream.read(&mut [0]));
                 if ended.is_err_and(|error| error.kind() == ErrorKind::WouldBlock) {
-                    return;
+                    return false;
                 }
             }
-            Err(error) => {
-                if error.kind() == ErrorKind::ConnectionRefused {
-                    let _ = fs::remove_file(path);
-                }
-                return;
+            Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
+                let _ = fs::remove_file(path);
+                return true;
             }
+            // Removed by an earlier call that did not get to the end.
+            Err(error) => return error.kind() == ErrorKind::NotFound,
         }
     }
 }

@@ -14,6 +14,7 @@ mod bootstrap;
 mod containerd_version;
 mod delete;
 mod info;
+mod orphans;
 mod serve;
 mod start;
 

@@ -10,6 +10,8 @@ use tokio::sync::Notify;
 use wisp_container::trace::Trace;
 use wisp_container::{Bundle, ContainerError, CreateRequest, RootfsMount, launch};
 
+use crate::orphans;
+
 use super::error::{TaskError, status, unimplemented};
 use super::options::config_path;
 use super::service::Service;
@@ -74,6 +76,8 @@ impl Service {
             traced: trace.is_on(),
         };
         trace.mark("daemon: streams opened");
+        let bundle = Bundle::new(&create.bundle);
+        orphans::keep(&self.pod, &bundle, &create.id);
         let starting = self.reaper.starting();
         let made = async {
             let mut launch = launch(&create, stdio).await?;
@@ -113,7 +117,7 @@ impl Service {
                 drop(starting);
                 let parts = Parts {
                     id: create.id,
-                    bundle: Bundle::new(create.bundle),
+                    bundle,
                     created,
                     streams,
                     kept,
@@ -125,6 +129,7 @@ impl Service {
             Err(error) => {
                 drop(starting);
                 self.undo(&create, kept).await;
+                orphans::forget(&self.pod, &bundle, &create.id);
                 Err(error.into())
             }
         }

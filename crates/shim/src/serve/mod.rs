@@ -5,7 +5,7 @@
 
 mod create;
 mod error;
-mod events;
+pub mod events;
 mod exec;
 mod listener;
 mod logger;
@@ -13,7 +13,7 @@ mod metrics;
 mod oom;
 mod options;
 mod pause;
-mod process;
+pub mod process;
 mod reaper;
 mod service;
 mod stdio;
@@ -78,6 +78,7 @@ async fn serve(listener: UnixListener, flags: &Flags) -> anyhow::Result<()> {
     );
     let service = Arc::new(Service::new(
         flags.namespace.clone(),
+        flags.id.clone(),
         flags.address.clone(),
         reaper,
         publisher.clone(),

@@ -24,6 +24,8 @@ use containerd_shim::protos::ttrpc::asynchronous::TtrpcContext;
 use log::warn;
 use tokio::sync::Notify;
 
+use crate::orphans;
+
 use super::create::Creation;
 use super::error::{TaskError, status, unimplemented};
 use super::events::Publisher;
@@ -73,6 +75,8 @@ fn details(exec: &str) -> Any {
 #[derive(Debug)]
 pub struct Service {
     pub(super) namespace: String,
+    /// The pod's id, which is that of its first container.
+    pub(super) pod: String,
     pub(super) containerd: String,
     pub(super) reaper: Reaper,
     pub(super) publisher: Publisher,
@@ -85,15 +89,17 @@ pub struct Service {
 }
 
 impl Service {
-    /// A service without containers. `containerd` is its gRPC socket.
+    /// A service of `pod` without containers. `containerd` is its gRPC socket.
     pub fn new(
         namespace: String,
+        pod: String,
         containerd: String,
         reaper: Reaper,
         publisher: Publisher,
     ) -> Self {
         Self {
             namespace,
+            pod,
             containerd,
             reaper,
             publisher,
@@ -279,6 +285,7 @@ impl TaskApi for Service {
             });
         }
         let exit = task.delete().await?;
+        orphans::forget(&self.pod, task.bundle(), &request.id);
         {
             let mut table = self.table();
             table.remove(&request.id);

@@ -3,6 +3,8 @@
 use super::Case;
 use anyhow::{Context, Result, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
 use std::path::Path;
 use wisp_tests::cri::{Container, Node, Stream, Test};
@@ -18,6 +20,7 @@ pub fn cases() -> Vec<Case> {
                 crash,
             ),
             ("a full disk under the logs stops no guest", log_disk_full),
+            ("a pod whose shim is killed ends as a whole", shim_killed),
         ],
     )
 }
@@ -124,4 +127,53 @@ fn log_disk_full(test: &Test<'_>) -> Result<()> {
     ensure!(next.exit_code == 7, "{next:?}");
     drop(disk);
     Ok(())
+}
+
+fn shim_killed(test: &Test<'_>) -> Result<()> {
+    let (tour, busybox) = (test.image("tour")?, test.busybox()?);
+    for native_too in [true, false] {
+        let pod = test.pod("orphaned").run()?;
+        let mut containers = vec![
+            pod.container("guest", &tour)
+                .args(&["sleep", "1000000"])
+                .start()?,
+        ];
+        if native_too {
+            let sidecar = pod.container("sidecar", &busybox);
+            containers.push(sidecar.command(&["/bin/sleep", "1000"]).start()?);
+        }
+        let mut pids = vec![pod.pid()?];
+        for container in &containers {
+            pids.push(container.pid()?);
+        }
+        kill(shim_of(pids[0])?, Signal::SIGKILL)?;
+        // The kubelet hears of it: it would not start them again otherwise.
+        for container in &containers {
+            let status = container.wait()?;
+            // 255 is containerd's own: it could not ask any more.
+            ensure!([137, 255].contains(&status.exit_code), "{status:?}");
+        }
+        wait::until(PATIENCE, || (!pod.is_ready().ok()?).then_some(()))
+            .context("the pod stays ready")?;
+        for pid in pids {
+            let process = Path::new("/proc").join(pid.to_string());
+            wait::until(PATIENCE, || (!process.exists()).then_some(()))
+                .with_context(|| format!("process {pid} lives on"))?;
+        }
+        for container in &containers {
+            container.stop(1)?;
+            container.remove()?;
+        }
+        pod.stop()?;
+        pod.remove()?;
+    }
+    Ok(())
+}
+
+/// The shim of the container whose first process this is.
+fn shim_of(pid: u32) -> Result<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let (_, rest) = stat.rsplit_once(") ").context("no state")?;
+    let parent = rest.split(' ').nth(1).context("no parent")?;
+    Ok(Pid::from_raw(parent.parse()?))
 }

@@ -1,6 +1,7 @@
 //! What happens when something dies, stalls, vanishes or runs out: a guest, a
 //! shim, containerd, a client, a reader, a bundle, a cgroup, a disk.
 
+mod clock;
 mod creation;
 mod removal;
 mod restarts;
@@ -8,6 +9,7 @@ mod scarcity;
 mod shims;
 mod stall;
 mod streams;
+mod unmounts;
 
 use super::{Body, Case, cases};
 
@@ -18,8 +20,10 @@ pub fn all() -> Vec<Case> {
         creation::cases(),
         streams::cases(),
         removal::cases(),
+        unmounts::cases(),
         scarcity::cases(),
         restarts::cases(),
+        clock::clock_cases(),
     ]
     .concat()
 }
