@@ -58,6 +58,29 @@ impl Bundle {
         self.own().join("state")
     }
 
+    /// Makes a directory in the bundle, and those between. Not the bundle itself:
+    /// whoever has given up a creation may have removed it meanwhile.
+    ///
+    /// # Errors
+    /// When it cannot be made; that it exists is fine.
+    pub fn create_dir(&self, path: &Path) -> Result<(), ContainerError> {
+        let mut made = self.path.clone();
+        for part in path.strip_prefix(&self.path).unwrap_or(path) {
+            made.push(part);
+            match std::fs::create_dir(&made) {
+                Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+                    return Err(ContainerError::Io {
+                        what: "create",
+                        path: made,
+                        source,
+                    });
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     fn container(&self, id: &str) -> Result<Option<Container>, ContainerError> {
         let dir = self.state().join(id);
         if !dir.join("state.json").exists() {
@@ -89,40 +112,36 @@ impl Bundle {
     /// # Errors
     /// The first thing that could not be removed; the rest is removed anyway.
     pub fn abandon(&self, id: &str) -> Result<(), ContainerError> {
-        let Ok(spec) = Spec::load(self.config()) else {
+        match Spec::load(self.config()) {
+            // Without wisp's own folder nothing was put into a cgroup yet.
+            Ok(spec) => self.abandon_as(id, &spec, self.own().exists()),
             // Without it nobody knows of a cgroup; what is here still goes.
-            return self.remove_files();
-        };
-        // Without wisp's own folder nothing was put into a cgroup yet.
-        let begun = self.own().exists();
-        let cgroup = Cgroup::of(&spec, id);
+            Err(_) => self.remove_files(),
+        }
+    }
+
+    /// As [`Self::abandon`], for a container whose bundle somebody else may be
+    /// removing, or has removed: its spec is at `spec` as well. `begun` says
+    /// whether there ever was a container by it.
+    ///
+    /// # Errors
+    /// When the spec cannot be read, or the first thing that could not be removed.
+    pub fn abandon_orphan(&self, id: &str, spec: &Path, begun: bool) -> Result<(), ContainerError> {
+        let spec = Spec::load(spec).map_err(|error| ContainerError::Spec {
+            path: spec.to_owned(),
+            reason: error.to_string(),
+        })?;
+        self.abandon_as(id, &spec, begun)
+    }
+
+    fn abandon_as(&self, id: &str, spec: &Spec, begun: bool) -> Result<(), ContainerError> {
+        let cgroup = Cgroup::of(spec, id);
         let emptied = if begun { cgroup.remove() } else { Ok(()) };
         let is_guest = !self.state().exists();
         let removed = self.remove(id, &cgroup);
         if begun
             && is_guest
-            && let Err(error) = hooks::run(&spec, Moment::Poststop, id, None, self)
-        {
-            warn!("container {id}: {error}");
-        }
-        removed.and(emptied)
-    }
-
-    /// As [`Self::abandon`], for a container whose bundle may be gone already: its
-    /// spec has been kept at `spec`.
-    ///
-    /// # Errors
-    /// When the spec cannot be read, or the first thing that could not be removed.
-    pub fn abandon_orphan(&self, id: &str, spec: &Path) -> Result<(), ContainerError> {
-        let spec = Spec::load(spec).map_err(|error| ContainerError::Spec {
-            path: spec.to_owned(),
-            reason: error.to_string(),
-        })?;
-        let cgroup = Cgroup::of(&spec, id);
-        let emptied = cgroup.remove();
-        let told_by_library = self.state().exists();
-        let removed = self.remove(id, &cgroup);
-        if !told_by_library && let Err(error) = hooks::run(&spec, Moment::Poststop, id, None, self)
+            && let Err(error) = hooks::run(spec, Moment::Poststop, id, None, self)
         {
             warn!("container {id}: {error}");
         }

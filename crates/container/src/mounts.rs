@@ -21,11 +21,16 @@ pub fn mount_all(mounts: &[RootfsMount], target: &Path) -> Result<(), ContainerE
     if mounts.is_empty() {
         return Ok(());
     }
-    fs::create_dir_all(target).map_err(|source| ContainerError::Io {
-        what: "create",
-        path: target.to_owned(),
-        source,
-    })?;
+    match fs::create_dir(target) {
+        Err(source) if source.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(ContainerError::Io {
+                what: "create",
+                path: target.to_owned(),
+                source,
+            });
+        }
+        _ => {}
+    }
     for mount in mounts {
         // What containerd 2 asks of a root file system for a user namespace.
         if let Some(option) = mount.options.iter().find(|o| o.starts_with("uidmap=")) {

@@ -72,7 +72,7 @@ pub fn remove(first: &Path, namespace: &str, status: u32, at: &Timestamp) -> any
     let mut ends = Vec::new();
     for (id, spec) in find(first) {
         let removed = Bundle::new(first.with_file_name(&id))
-            .abandon_orphan(&id, &spec)
+            .abandon_orphan(&id, &spec, true)
             .with_context(|| format!("clean up container {id}"));
         match removed {
             Ok(()) => drop(fs::remove_file(spec)),

@@ -113,14 +113,15 @@ impl Jail {
         let dir = bundle.jail();
         let inner = dir.join(&ROOTFS[1..]);
         for path in [&dir, &inner] {
-            fs::create_dir_all(path)
-                // Whatever our umask: the guest's user must be able to enter.
-                .and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755)))
-                .map_err(|source| ContainerError::Io {
+            bundle.create_dir(path)?;
+            // Whatever our umask: the guest's user must be able to enter.
+            fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(|source| {
+                ContainerError::Io {
                     what: "create",
                     path: path.clone(),
                     source,
-                })?;
+                }
+            })?;
         }
         // What Wasmtime does at a fork wants one of two files. It gets this one,
         // with nothing in it; see `wisp_engine::Prepared::forked`.

@@ -203,11 +203,7 @@ fn build(
         linux.set_cgroups_path(Some(cgroup.path().to_owned()));
     }
     let own = bundle.own();
-    std::fs::create_dir_all(bundle.state()).map_err(|source| ContainerError::Io {
-        what: "create",
-        path: bundle.state(),
-        source,
-    })?;
+    bundle.create_dir(&bundle.state())?;
     spec.save(own.join("config.json"))
         .map_err(|error| ContainerError::Spec {
             path: own.join("config.json"),

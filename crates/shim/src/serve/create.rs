@@ -1,6 +1,8 @@
 //! Create: from the request to a container that waits for Start.
 
-use std::path::PathBuf;
+use std::fs::File;
+use std::os::fd::AsRawFd;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use containerd_shim::protos::api::CreateTaskRequest;
@@ -77,6 +79,8 @@ impl Service {
         };
         trace.mark("daemon: streams opened");
         let bundle = Bundle::new(&create.bundle);
+        // Whoever gives up may remove the bundle before this has come to its end.
+        let spec = File::open(bundle.config()).ok();
         orphans::keep(&self.pod, &bundle, &create.id);
         let starting = self.reaper.starting();
         let made = async {
@@ -128,18 +132,25 @@ impl Service {
             }
             Err(error) => {
                 drop(starting);
-                self.undo(&create, kept).await;
-                orphans::forget(&self.pod, &bundle, &create.id);
+                self.undo(&create, spec, kept).await;
                 Err(error.into())
             }
         }
     }
 
     /// Removes what the init role has made so far.
-    async fn undo(&self, create: &CreateRequest, kept: Kept) {
+    async fn undo(&self, create: &CreateRequest, spec: Option<File>, kept: Kept) {
         // Processes that die slowly and hooks are not waited for by others.
         let (bundle, id) = (Bundle::new(&create.bundle), create.id.clone());
-        let removed = tokio::task::spawn_blocking(move || bundle.abandon(&id)).await;
+        let begun = bundle.own().exists() || !bundle.path().exists();
+        let removed = tokio::task::spawn_blocking(move || match spec {
+            Some(spec) => {
+                let spec = format!("/proc/self/fd/{}", spec.as_raw_fd());
+                bundle.abandon_orphan(&id, Path::new(&spec), begun)
+            }
+            None => bundle.abandon(&id),
+        })
+        .await;
         match removed {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!("container {}: {error}", create.id),

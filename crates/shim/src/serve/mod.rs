@@ -3,6 +3,7 @@
 //! It is the process that stays for as long as the pod lives, once per pod, so
 //! it does nothing that another process can do: no Wasm, no gRPC, no compiler.
 
+mod calls;
 mod create;
 mod error;
 pub mod events;
@@ -35,6 +36,7 @@ use containerd_shim::protos::ttrpc::asynchronous::{Server, Service as Methods};
 use log::{info, warn};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::calls::Calls;
 use self::events::Publisher;
 use self::reaper::Reaper;
 use self::service::Service;
@@ -120,7 +122,7 @@ async fn serve(listener: UnixListener, flags: &Flags) -> anyhow::Result<()> {
 fn task_api(service: &Arc<Service>) -> HashMap<String, Methods> {
     let mut both = HashMap::new();
     for name in ["containerd.task.v2.Task", "containerd.task.v3.Task"] {
-        for methods in create_task(service.clone()).into_values() {
+        for methods in create_task(Arc::new(Calls::on(service.clone()))).into_values() {
             both.insert(name.to_owned(), methods);
         }
     }

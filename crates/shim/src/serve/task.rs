@@ -167,6 +167,11 @@ impl Task {
         &self.id
     }
 
+    /// Whether nothing of it runs: it has ended, or was never started.
+    pub fn is_over(&self) -> bool {
+        self.process.exit().is_some() || !self.process.is_started()
+    }
+
     /// Its bundle.
     pub fn bundle(&self) -> &Bundle {
         &self.bundle
