@@ -73,10 +73,15 @@ struct Rule {
 ///
 /// `*` (and a block as wide) covers neither link-local and metadata addresses
 /// nor, where the network is the host's, loopback: those take a rule with an
-/// address or block of their own. A name covers whatever it resolves to, with
-/// the same exceptions; `localhost` covers loopback.
+/// address or block of their own. The node's own addresses take a rule with just
+/// the address. A name covers whatever it resolves to, with the same exceptions;
+/// `localhost` covers loopback.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Rules(Vec<Rule>);
+pub struct Rules {
+    rules: Vec<Rule>,
+    /// The node's own addresses, as [`canonical`] has them.
+    node: Vec<IpAddr>,
+}
 
 impl Rules {
     /// Parses a comma-separated list. An empty text is an empty list.
@@ -96,22 +101,31 @@ impl Rules {
                 })
             })
             .collect::<Result<_, _>>()
-            .map(Self)
+            .map(|rules| Self {
+                rules,
+                node: Vec::new(),
+            })
+    }
+
+    /// Says which addresses are the node's own: they must be named, each, to be
+    /// reached.
+    pub fn set_node(&mut self, addresses: &[IpAddr]) {
+        self.node = addresses.iter().copied().map(canonical).collect();
     }
 
     /// Whether nothing at all is allowed.
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rules.is_empty()
     }
 
     /// Whether some rule is about `scheme`.
     pub fn uses(&self, scheme: Scheme) -> bool {
-        self.0.iter().any(|rule| rule.is_about(scheme))
+        self.rules.iter().any(|rule| rule.is_about(scheme))
     }
 
     /// Whether some rule about sockets covers a port below `limit`.
     pub fn covers_ports_below(&self, limit: u16) -> bool {
-        self.0.iter().any(|rule| {
+        self.rules.iter().any(|rule| {
             (rule.is_about(Scheme::Tcp) || rule.is_about(Scheme::Udp))
                 && *rule.ports.start() < limit
         })
@@ -119,7 +133,7 @@ impl Rules {
 
     /// Whether a guest with sockets of its own has a use for looking up names.
     pub fn wants_lookup(&self) -> bool {
-        self.0.iter().any(|rule| {
+        self.rules.iter().any(|rule| {
             matches!(rule.host, Host::Any | Host::Name(_))
                 && (rule.is_about(Scheme::Tcp) || rule.is_about(Scheme::Udp))
         })
@@ -130,7 +144,7 @@ impl Rules {
     pub fn allows_lookup(&self, name: &str) -> bool {
         let name = tidy(name);
         literal(&name).is_some()
-            || self.0.iter().any(|rule| {
+            || self.rules.iter().any(|rule| {
                 let named = match &rule.host {
                     Host::Any => true,
                     Host::Name(known) => *known == name,
@@ -147,10 +161,11 @@ impl Rules {
         let ip = canonical(address.ip());
         self.matching(scheme, address.port())
             .any(|rule| match &rule.host {
-                Host::Any => is_open(kind(ip), host_network),
+                Host::Any => is_open(self.kind(ip), host_network),
                 Host::Block(block) => {
-                    let kind = kind(ip);
-                    block.contains(ip) && (is_open(kind, host_network) || names_kind(block, kind))
+                    let kind = self.kind(ip);
+                    let named = *block == Block::single(ip) || names_kind(block, kind);
+                    block.contains(ip) && (is_open(kind, host_network) || named)
                 }
                 Host::Name(_) | Host::Suffix(_) => false,
             })
@@ -187,7 +202,7 @@ impl Rules {
         if literal(&host).is_some() {
             return false;
         }
-        let open = match kind(canonical(address.ip())) {
+        let open = match self.kind(canonical(address.ip())) {
             Kind::Loopback if host == "localhost" => true,
             kind => is_open(kind, host_network),
         };
@@ -213,7 +228,7 @@ impl Rules {
 
     /// Whether a rule has a host that only a lookup can tell, if any the first.
     pub(crate) fn first_name(&self) -> Option<&str> {
-        self.0.iter().find_map(|rule| match &rule.host {
+        self.rules.iter().find_map(|rule| match &rule.host {
             Host::Name(name) | Host::Suffix(name) => Some(name.as_str()),
             Host::Any | Host::Block(_) => None,
         })
@@ -222,14 +237,22 @@ impl Rules {
     /// The first rule that grants more than all of `most` does; each must lie
     /// within a single one of them.
     pub(crate) fn first_beyond(&self, most: &Self) -> Option<String> {
-        self.0
+        self.rules
             .iter()
-            .find(|rule| !most.0.iter().any(|outer| outer.covers(rule)))
+            .find(|rule| !most.rules.iter().any(|outer| outer.covers(rule)))
             .map(ToString::to_string)
     }
 
+    /// The kind of `address`, which must be [`canonical`].
+    fn kind(&self, address: IpAddr) -> Kind {
+        match kind(address) {
+            Kind::Ordinary if self.node.contains(&address) => Kind::Node,
+            kind => kind,
+        }
+    }
+
     fn matching(&self, scheme: Scheme, port: u16) -> impl Iterator<Item = &Rule> {
-        self.0
+        self.rules
             .iter()
             .filter(move |rule| rule.is_about(scheme) && rule.ports.contains(&port))
     }

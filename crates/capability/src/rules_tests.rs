@@ -289,3 +289,45 @@ fn any_text_is_rules_or_refused_and_rules_keep_what_they_promise() {
     }
     assert!(valid > 1000, "{valid}");
 }
+
+#[test]
+fn the_nodes_own_addresses_take_a_rule_of_their_own() {
+    let node: Vec<IpAddr> = ["10.0.0.5", "2001:db8::5"]
+        .map(|address| address.parse().expect("address"))
+        .to_vec();
+    let allows = |rules: &str, address: &str, host: bool| {
+        let mut rules = Rules::parse(rules).expect("rules");
+        rules.set_node(&node);
+        rules.allows_addr(Scheme::Tcp, address.parse().expect("address"), host)
+    };
+    for host in [false, true] {
+        for wide in [
+            "*",
+            "10.0.0.0/24",
+            "0.0.0.0/0",
+            "tcp://*:443",
+            "[2001:db8::/64]",
+        ] {
+            for address in [
+                "10.0.0.5:443",
+                "[::ffff:10.0.0.5]:443",
+                "[64:ff9b::a00:5]:443",
+                "[2001:db8::5]:443",
+            ] {
+                assert!(!allows(wide, address, host), "{wide} {address}");
+            }
+        }
+        assert!(allows("*", "10.0.0.6:443", host));
+        assert!(allows("tcp://10.0.0.5:443", "10.0.0.5:443", host));
+        assert!(allows("10.0.0.5/32", "[::ffff:10.0.0.5]:443", host));
+        assert!(!allows("tcp://10.0.0.5:443", "10.0.0.5:10250", host));
+    }
+    let mut named = Rules::parse("https://api.example, *.example").expect("rules");
+    named.set_node(&node);
+    let resolved = |address: &str| {
+        let address = address.parse().expect("address");
+        named.allows_resolved(Scheme::Https, "api.example", address, false)
+    };
+    assert!(resolved("10.0.0.6:443"));
+    assert!(!resolved("10.0.0.5:443"));
+}

@@ -166,7 +166,7 @@ impl Run {
                 is_dir: true,
             })
             .collect();
-        Ok(wisp_capability::grant(&Request {
+        let mut granted = wisp_capability::grant(&Request {
             args: &args,
             env: &env,
             cwd: "/",
@@ -177,7 +177,12 @@ impl Run {
             memory_limit: None,
             namespace: "",
             policy,
-        })?)
+        })?;
+        if !granted.outbound.is_empty() {
+            let addresses = wisp_engine::node_addresses().context("list this node's addresses")?;
+            granted.outbound.set_node(&addresses);
+        }
+        Ok(granted)
     }
 
     /// Maps and links the program's code; what the engine refuses of what was

@@ -1,10 +1,12 @@
 //! Programs that run once.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use wasmtime::{Engine, InstancePre, Store};
 use wasmtime_wasi::{p2, p3};
 
+use crate::event_loop::event_loop;
 use crate::exit;
 use crate::guest::{Guest, ModuleGuest};
 use crate::memory::Budget;
@@ -20,8 +22,9 @@ type Outcome = wasmtime::Result<Result<(), ()>>;
 
 /// Runs `program` to its end and gives the exit code.
 pub fn run(engine: &Engine, program: Program, setup: Setup) -> i32 {
+    let begun = Instant::now();
     match start(engine, program, setup) {
-        Ok((outcome, budget)) => exit::code(outcome, &budget),
+        Ok((outcome, budget)) => exit::code(outcome, &budget, begun),
         Err(()) => exit::NOT_STARTED,
     }
 }
@@ -38,10 +41,7 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Ar
     let prepared = || {
         install_command_signals().map_err(|error| format!("signal handlers: {error}"))?;
         let surroundings = Surroundings::new(grant, preopens, memory_limit, config)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| format!("event loop: {error}"))?;
+        let runtime = event_loop().map_err(|error| format!("event loop: {error}"))?;
         Ok((surroundings, runtime))
     };
     let (surroundings, runtime) = match prepared() {

@@ -1,6 +1,7 @@
 //! How a guest ended, as an exit code.
 
 use std::io::Write;
+use std::time::Instant;
 
 use wasmtime_wasi::I32Exit;
 
@@ -15,9 +16,9 @@ pub const TRAPPED: i32 = 134;
 /// The guest could not be started.
 pub const NOT_STARTED: i32 = 125;
 
-/// The exit code for what a run gave. A trap is told on stderr, and, if the
+/// The exit code for what a run that began then gave. A trap is told on stderr, and, if the
 /// guest failed, that it had been refused memory.
-pub fn code(outcome: wasmtime::Result<Result<(), ()>>, budget: &Budget) -> i32 {
+pub fn code(outcome: wasmtime::Result<Result<(), ()>>, budget: &Budget, begun: Instant) -> i32 {
     let code = match outcome {
         Ok(Ok(())) => 0,
         Ok(Err(())) => FAILED,
@@ -31,9 +32,9 @@ pub fn code(outcome: wasmtime::Result<Result<(), ()>>, budget: &Budget) -> i32 {
         },
     };
     if code != 0
-        && let Some(reason) = budget.take_refusal()
+        && let Some(refused) = budget.take_refusal(begun)
     {
-        complain(&reason);
+        complain(&refused.to_string());
     }
     code
 }
@@ -53,7 +54,7 @@ mod tests {
     #[test]
     fn outcomes_have_their_codes() {
         let budget = Budget::new(Limits::default(), None);
-        let code = |outcome| code(outcome, &budget);
+        let code = |outcome| code(outcome, &budget, Instant::now());
         assert_eq!(code(Ok(Ok(()))), 0);
         assert_eq!(code(Ok(Err(()))), 1);
         assert_eq!(code(Err(I32Exit(0).into())), 0);

@@ -175,7 +175,12 @@ impl lookup2::Host for View<'_> {
         if !self.may_look_up(&name) {
             return Err(ErrorCode::AccessDenied.into());
         }
-        self.sockets.resolve_addresses(network, name)
+        let Some(lookup) = self.network.lookups.begin(&name) else {
+            return Err(ErrorCode::TemporaryResolverFailure.into());
+        };
+        let answer = self.sockets.resolve_addresses(network, name);
+        drop(lookup);
+        answer
     }
 }
 
@@ -207,10 +212,20 @@ impl lookup3::HostWithStore<Guest> for Gate {
         name: String,
     ) -> wasmtime::Result<Result<Vec<p3::bindings::sockets::types::IpAddress>, lookup3::ErrorCode>>
     {
-        if !store.with(|mut view| view.get().may_look_up(&name)) {
-            return Ok(Err(lookup3::ErrorCode::AccessDenied));
-        }
+        let begun = store.with(|mut view| {
+            let view = view.get();
+            view.may_look_up(&name)
+                .then(|| view.network.lookups.begin(&name))
+        });
+        let lookup = match begun {
+            None => return Ok(Err(lookup3::ErrorCode::AccessDenied)),
+            Some(None) => return Ok(Err(lookup3::ErrorCode::TemporaryResolverFailure)),
+            Some(Some(lookup)) => lookup,
+        };
         let sockets = store.with_getter::<WasiSockets>(|guest| guest.sockets());
-        <WasiSockets as lookup3::HostWithStore<Guest>>::resolve_addresses(&sockets, name).await
+        let answer =
+            <WasiSockets as lookup3::HostWithStore<Guest>>::resolve_addresses(&sockets, name).await;
+        drop(lookup);
+        answer
     }
 }

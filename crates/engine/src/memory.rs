@@ -1,5 +1,6 @@
 //! How much memory instances may take: the limiter of their stores.
 
+use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -7,6 +8,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
 
 use wasmtime::{ResourceLimiter, Store};
 use wisp_capability::{Cap, Limits};
@@ -43,11 +45,34 @@ pub struct Budget {
 
 /// A growth that was refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Refused {
+pub struct Refused {
     /// Bytes that there would have been.
     wanted: u64,
     of_instance: bool,
     cap: Cap,
+    at: Instant,
+}
+
+impl Refused {
+    /// Whether there may be more when other instances have ended.
+    pub fn may_pass(&self) -> bool {
+        !self.of_instance
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let whose = match self.of_instance {
+            true => "an instance's memory limit",
+            false => "the memory limit",
+        };
+        write!(
+            f,
+            "{whose} was reached: {} KiB of linear memory and tables wanted, the limit is {}",
+            self.wanted.div_ceil(1024),
+            self.cap
+        )
+    }
 }
 
 impl Budget {
@@ -78,18 +103,10 @@ impl Budget {
         self.used.load(Relaxed)
     }
 
-    /// Says in a sentence which limit was reached since the last time, if one was.
-    pub fn take_refusal(&self) -> Option<String> {
-        let refused = self.refusal().take()?;
-        let whose = match refused.of_instance {
-            true => "an instance's memory limit",
-            false => "the memory limit",
-        };
-        Some(format!(
-            "{whose} was reached: {} KiB of linear memory and tables wanted, the limit is {}",
-            refused.wanted.div_ceil(1024),
-            refused.cap
-        ))
+    /// Which limit was reached since `begun` and the last time that this was
+    /// asked, if one was.
+    pub fn take_refusal(&self, begun: Instant) -> Option<Refused> {
+        self.refusal().take().filter(|refused| refused.at >= begun)
     }
 
     fn refusal(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
@@ -127,6 +144,7 @@ impl Budget {
                 wanted: mine,
                 of_instance: true,
                 cap,
+                at: Instant::now(),
             });
             return false;
         }
@@ -144,6 +162,7 @@ impl Budget {
                     wanted: all,
                     of_instance: false,
                     cap,
+                    at: Instant::now(),
                 });
                 return false;
             }
@@ -263,6 +282,7 @@ impl Drop for Limiter {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::time::Duration;
 
     use wisp_capability::Source;
 
@@ -297,12 +317,19 @@ mod tests {
     #[test]
     fn instances_share_what_the_container_leaves_and_give_it_back() {
         let budget = budget(Some(32 << 20), None, None);
+        let begun = Instant::now();
         let (mut one, mut two) = (budget.limiter(), budget.limiter());
         assert!(grows(&mut one, 0, 20));
         assert!(!grows(&mut two, 0, 7));
-        let told = budget.take_refusal().expect("refused");
+        let refused = budget.take_refusal(begun).expect("refused");
+        assert!(refused.may_pass());
+        let told = refused.to_string();
         assert!(told.contains("26 MiB") && told.contains("32 MiB"), "{told}");
-        assert_eq!(budget.take_refusal(), None);
+        assert_eq!(budget.take_refusal(begun), None);
+        // One of an earlier time has nothing to do with what failed now.
+        assert!(!grows(&mut two, 0, 7));
+        let later = Instant::now() + Duration::from_secs(1);
+        assert_eq!(budget.take_refusal(later), None);
         assert!(grows(&mut two, 0, 6));
         drop(one);
         assert!(grows(&mut two, 6, 26));
@@ -312,12 +339,15 @@ mod tests {
     #[test]
     fn one_instance_has_a_limit_of_its_own() {
         let budget = budget(None, Some(2 << 20), None);
+        let begun = Instant::now();
         let mut limiter = budget.limiter();
         assert!(grows(&mut limiter, 0, 1));
         // A second memory of the same instance.
         assert!(grows(&mut limiter, 0, 1));
         assert!(!grows(&mut limiter, 1, 2));
-        let told = budget.take_refusal().expect("refused");
+        let refused = budget.take_refusal(begun).expect("refused");
+        assert!(!refused.may_pass());
+        let told = refused.to_string();
         assert!(told.starts_with("an instance's"), "{told}");
         assert!(grows(&mut budget.limiter(), 0, 2));
     }
@@ -342,10 +372,11 @@ mod tests {
     #[test]
     fn a_memorys_own_maximum_is_nobodys_limit() {
         let budget = budget(Some(32 << 20), None, None);
+        let begun = Instant::now();
         let mut limiter = budget.limiter();
         let grown = limiter.memory_growing(0, 2 * MIB, Some(MIB));
         assert!(!grown.expect("an answer"));
-        assert_eq!(budget.take_refusal(), None);
+        assert_eq!(budget.take_refusal(begun), None);
     }
 
     #[test]

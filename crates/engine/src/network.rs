@@ -7,6 +7,7 @@ use wasmtime_wasi::WasiCtxBuilder;
 use wasmtime_wasi::sockets::SocketAddrUse;
 use wisp_capability::{Grant, Rules, Scheme};
 
+use crate::lookups::Lookups;
 use crate::refusals::{Refusal, Refusals};
 
 /// The network part of a grant.
@@ -16,6 +17,8 @@ pub struct Network {
     /// Whether the network namespace is the host's.
     pub host: bool,
     pub refusals: Refusals,
+    /// Those of names, by guests and to check their sockets.
+    pub lookups: Lookups,
 }
 
 /// What the rules say about an address.
@@ -34,6 +37,7 @@ impl Network {
             listen: grant.listen.clone(),
             host: grant.host_network,
             refusals: Refusals::default(),
+            lookups: Lookups::default(),
         }
     }
 
@@ -120,6 +124,9 @@ impl Network {
     async fn is_named(&self, scheme: Scheme, address: SocketAddr) -> bool {
         let ip = address.ip().to_canonical();
         for name in self.outbound.names(scheme, address.port()) {
+            let Some(_lookup) = self.lookups.begin(name) else {
+                return false;
+            };
             let allowed = || (self.outbound).allows_resolved(scheme, name, address, self.host);
             let Ok(mut found) = tokio::net::lookup_host((name, address.port())).await else {
                 continue;
@@ -160,6 +167,7 @@ mod tests {
             listen: Rules::parse(listen).expect("listen"),
             host: false,
             refusals: Refusals::default(),
+            lookups: Lookups::default(),
         }
     }
 

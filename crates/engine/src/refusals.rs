@@ -42,7 +42,7 @@ impl fmt::Display for Refusal<'_> {
             Self::Prohibited(scheme, place) => write!(
                 f,
                 "{scheme} to {place}: it has only addresses that must be named (link-local, \
-                 metadata, the host's loopback); {OUT} would grant it with the address"
+                 metadata, the node's own, its loopback); {OUT} would grant it with the address"
             ),
             Self::Listen(scheme, place) => write!(
                 f,
@@ -96,6 +96,11 @@ impl Refusals {
         self.tell_at(refusal, Instant::now());
     }
 
+    /// How many there were.
+    pub fn count(&self) -> u64 {
+        self.state().count
+    }
+
     fn tell_at(&self, refusal: &Refusal<'_>, now: Instant) {
         let mut state = self.state();
         state.count += 1;
@@ -145,10 +150,13 @@ fn clean(text: &str) -> String {
 }
 
 impl Drop for Refusals {
+    /// Sums up what was not told one by one.
     fn drop(&mut self) {
-        let state = self.state();
-        if state.quiet > 0 {
-            (self.tell)(&format!("refused:{}", untold(&state)));
+        let State { quiet, count, .. } = *self.state();
+        if quiet > 0 {
+            (self.tell)(&format!(
+                "refused: {count} in all, {quiet} of them not told"
+            ));
         }
     }
 }
@@ -199,8 +207,11 @@ mod tests {
             "{lines:?}"
         );
         connect("10.0.0.2:1", WHILE);
+        assert_eq!(refusals.count(), 104);
+        told();
+        connect("10.0.0.2:1", WHILE);
         drop(refusals);
-        assert_eq!(told().len(), 1);
+        assert_eq!(told(), ["refused: 105 in all, 2 of them not told"]);
     }
 
     #[test]

@@ -379,7 +379,7 @@ fn a_server_without_room_for_an_instance_says_so_and_goes_on() {
         Program::new(&memory).start(&["--limit", "33554432", "--annotation", &listen]);
     for _ in 0..2 {
         let answer = get(&address);
-        assert!(answer.starts_with("HTTP/1.1 500 "), "{answer}");
+        assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
         let mut told = String::new();
         while !told.contains("the memory limit was reached") {
             let length = running.stderr.read_line(&mut told).expect("stderr");

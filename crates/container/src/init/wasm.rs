@@ -281,7 +281,15 @@ pub(super) fn capabilities(
             .map_or(namespace, String::as_str),
         policy: &config.policy(),
     };
-    Ok(grant(&request)?)
+    let mut granted = grant(&request)?;
+    // Here, before the process enters its container's network, the addresses are
+    // the node's.
+    if !granted.outbound.is_empty() {
+        let addresses = wisp_engine::node_addresses()
+            .map_err(|e| ContainerError::Init(format!("list the node's addresses: {e}")))?;
+        granted.outbound.set_node(&addresses);
+    }
+    Ok(granted)
 }
 
 /// Where the files are whose content is configuration.

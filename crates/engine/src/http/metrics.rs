@@ -118,6 +118,8 @@ pub struct Gauges {
     pub queued: u64,
     /// Bytes of linear memories and tables.
     pub memory: u64,
+    /// What was refused to the guest for want of a grant.
+    pub refused: u64,
 }
 
 impl Metrics {
@@ -235,6 +237,12 @@ impl Metrics {
                 "Linear memories and tables of all instances",
                 gauges.memory,
             ),
+            (
+                "wisp_guest_refusals_total",
+                "counter",
+                "Connections, sockets, lookups and requests that no rule granted",
+                gauges.refused,
+            ),
         ] {
             head(out, name, kind, help)?;
             writeln!(out, "{name} {value}")?;
@@ -264,6 +272,7 @@ mod tests {
         let text = metrics.text(&Gauges {
             queued: 3,
             memory: 65_536,
+            refused: 4,
         });
         for line in [
             "# TYPE wisp_http_requests_total counter",
@@ -279,6 +288,7 @@ mod tests {
             "wisp_http_requests_in_flight 1",
             "wisp_http_requests_queued 3",
             "wisp_guest_memory_bytes 65536",
+            "wisp_guest_refusals_total 4",
         ] {
             assert!(text.lines().any(|found| found == line), "{line} in {text}");
         }

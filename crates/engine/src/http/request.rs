@@ -97,10 +97,7 @@ impl Service {
         };
         let Some(turn) = self.turns.take(self.settings.request_timeout).await else {
             self.records.metrics.turned_away.add(1);
-            let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, "too many requests\n");
-            let soon = HeaderValue::from_static("1");
-            response.headers_mut().insert(header::RETRY_AFTER, soon);
-            return response;
+            return later("too many requests\n");
         };
         let exceeded = Arc::new(AtomicBool::new(false));
         let request = request.map(|body| {
@@ -157,8 +154,13 @@ impl Service {
         if let Some(problem) = problem {
             metrics.instances_failed.add(1);
             complain(&format!("{method} {}: {problem}", uri.path()));
-            if let Some(reason) = self.instances.surroundings.budget.take_refusal() {
-                complain(&format!("{method} {}: {reason}", uri.path()));
+            let budget = &self.instances.surroundings.budget;
+            if let Some(refused) = budget.take_refusal(begun) {
+                complain(&format!("{method} {}: {refused}", uri.path()));
+                // When other requests are over, there is room again.
+                if refused.may_pass() {
+                    answer.give(later("no memory for this request at the moment\n"));
+                }
             }
         }
         answer.give_up();
@@ -203,6 +205,14 @@ impl Service {
             deadline.as_mut().reset((begun + work_timeout).into());
         }
     }
+}
+
+/// That it could be otherwise in a second.
+fn later(text: &'static str) -> Response<WasiBody> {
+    let mut response = plain(StatusCode::SERVICE_UNAVAILABLE, text);
+    let soon = HeaderValue::from_static("1");
+    response.headers_mut().insert(header::RETRY_AFTER, soon);
+    response
 }
 
 const TOO_LARGE: &str = "the request's body is too large\n";

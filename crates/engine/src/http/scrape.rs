@@ -65,9 +65,11 @@ fn answer<B>(service: &Service, request: &Request<B>) -> Response<String> {
             "metrics are read with GET\n",
         );
     }
+    let surroundings = &service.instances.surroundings;
     let gauges = Gauges {
         queued: u64::from(service.turns.waiting()),
-        memory: service.instances.surroundings.budget.used(),
+        memory: surroundings.budget.used(),
+        refused: surroundings.network.refusals.count(),
     };
     let mut response = Response::new(service.records.metrics.text(&gauges));
     response.headers_mut().insert(CONTENT_TYPE, FORMAT);

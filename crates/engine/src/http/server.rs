@@ -20,6 +20,7 @@ use super::request::Service;
 use super::scrape;
 use super::ticker::Ticker;
 use super::turns::Turns;
+use crate::event_loop::event_loop;
 use crate::exit::{NOT_STARTED, complain};
 use crate::setup::{Setup, Surroundings};
 use crate::signals::{install_command_signals, release_draining_signals};
@@ -32,10 +33,7 @@ const KEPT: Duration = Duration::from_secs(30);
 
 /// Serves until a signal ends it and gives the exit code.
 pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
+    let runtime = match event_loop() {
         Ok(runtime) => runtime,
         Err(error) => {
             (setup.ready)(Err(format!("event loop: {error}")));

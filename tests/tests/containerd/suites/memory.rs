@@ -35,6 +35,10 @@ pub fn cases() -> Vec<Case> {
                 given_back,
             ),
             (
+                "a request for which there is no memory is told to come again",
+                no_room,
+            ),
+            (
                 "guests that are too much together are the kernel's business",
                 together,
             ),
@@ -179,6 +183,32 @@ fn given_back(test: &Test<'_>) -> Result<()> {
         let ended = running.end_by(Signal::SIGTERM)?;
         ensure!(ended.code == 0, "{guest}: {ended:?}");
         ensure!(ended.err().is_empty(), "{guest}: {}", ended.err());
+    }
+    Ok(())
+}
+
+fn no_room(test: &Test<'_>) -> Result<()> {
+    for (guest, key, status) in [
+        ("http-02", "io.wisp.memory.max", 503),
+        ("http-03", "io.wisp.memory.max", 503),
+        // More of this is never there.
+        ("http-02", "io.wisp.memory.instance-max", 500),
+    ] {
+        let image = test.image(guest)?;
+        let port = http::free_port()?;
+        // Each instance begins with more.
+        let running = test
+            .run(&image)
+            .net_host()
+            .annotation("io.wisp.http.listen", &format!("127.0.0.1:{port}"))
+            .annotation(key, "128Ki")
+            .start()?;
+        for _ in 0..2 {
+            let response = http::get(port, "/")?;
+            ensure!(response.status == status, "{guest}: {}", response.status);
+        }
+        let told = running.end_by(Signal::SIGTERM)?.err();
+        ensure!(told.contains(key), "{told}");
     }
     Ok(())
 }

@@ -94,18 +94,29 @@ fn no_lookup(test: &Test<'_>) -> Result<()> {
 fn no_request(test: &Test<'_>) -> Result<()> {
     for guest in ["http-02", "http-03"] {
         let image = test.image(guest)?;
-        let port = http::free_port()?;
+        let (port, metrics) = (http::free_port()?, http::free_port()?);
         let running = test
             .run(&image)
             .net_host()
             .annotation("io.wisp.http.listen", &format!("127.0.0.1:{port}"))
+            .annotation("io.wisp.metrics.listen", &format!("127.0.0.1:{metrics}"))
             .annotation(OUT, "http://localhost:1")
             .start()?;
         let response = http::get(port, "/outbound?url=http://127.0.0.1:9/")?;
         ensure!(response.status == 502, "{guest}: {}", response.status);
         running.stderr.until("http://127.0.0.1:9", PATIENCE)?;
+        for expected in 2..5 {
+            http::get(port, "/outbound?url=http://127.0.0.1:9/")?;
+            let counted = http::get(metrics, "/metrics")?.text();
+            let line = format!("wisp_guest_refusals_total {expected}");
+            ensure!(
+                counted.lines().any(|found| found == line),
+                "no {line}: {counted}"
+            );
+        }
         let ended = running.end_by(Signal::SIGTERM)?;
         line(&ended.err(), &["connecting to 127.0.0.1:9 by http", OUT])?;
+        line(&ended.err(), &["4 in all, 3 of them not told"])?;
     }
     Ok(())
 }
