@@ -23,8 +23,8 @@ for name in hello-module:hello-module tour:tour-module; do
 done
 
 cargo build --quiet --release --locked --target wasm32-wasip2 \
-    -p hello -p tour -p command-03 -p http-02 -p http-03
-for name in hello tour command-03 http-02 http-03; do
+    -p hello -p tour -p command-03 -p config -p hostile -p http-02 -p http-03
+for name in hello tour command-03 config hostile http-02 http-03; do
     install_guest "$CARGO_TARGET_DIR/wasm32-wasip2/release/${name//-/_}.wasm" "$name"
 done
 

@@ -13,7 +13,7 @@ cargo clippy --release --locked --workspace --all-targets --quiet -- -D warnings
     cargo clippy --release --locked --quiet --target wasm32-wasip1 \
         -p hello-module -p tour -- -D warnings
     cargo clippy --release --locked --quiet --target wasm32-wasip2 \
-        -p hello -p tour -p command-03 -p http-02 -p http-03 -- -D warnings
+        -p hello -p tour -p command-03 -p config -p hostile -p http-02 -p http-03 -- -D warnings
     cargo clippy --locked --quiet -p broken -- -D warnings
 )
 

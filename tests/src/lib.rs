@@ -12,6 +12,7 @@ pub mod command;
 pub mod configuration;
 pub mod containerd;
 pub mod cri;
+pub mod dns;
 pub mod events;
 pub mod fifo;
 pub mod http;

@@ -22,6 +22,7 @@ pub struct Image {
     layers: Vec<Value>,
     diff_ids: Vec<String>,
     process: Value,
+    annotations: Value,
 }
 
 impl Image {
@@ -39,6 +40,26 @@ impl Image {
     /// The signal that asks the program to end.
     pub fn stop_signal(mut self, name: &str) -> Self {
         self.process["StopSignal"] = json!(name);
+        self
+    }
+
+    /// Variables of its environment, beside `PATH`.
+    pub fn env(mut self, entries: &[&str]) -> Self {
+        if let Some(env) = self.process["Env"].as_array_mut() {
+            env.extend(entries.iter().map(|entry| json!(entry)));
+        }
+        self
+    }
+
+    /// The labels in its configuration.
+    pub fn labels(mut self, labels: Value) -> Self {
+        self.process["Labels"] = labels;
+        self
+    }
+
+    /// The annotations of its manifest, and of all that leads there.
+    pub fn annotations(mut self, annotations: Value) -> Self {
+        self.annotations = annotations;
         self
     }
 
@@ -84,6 +105,7 @@ impl Image {
             "mediaType": MANIFEST,
             "config": self.descriptor(CONFIG, &config),
             "layers": self.layers,
+            "annotations": self.annotations,
         }))?;
         let manifest = self.blob(manifest);
         let mut target = self.descriptor(MANIFEST, &manifest);
@@ -97,10 +119,12 @@ impl Image {
             let inner = self.blob(inner);
             target = self.descriptor(INDEX, &inner);
         }
-        target["annotations"] = json!({
-            "io.containerd.image.name": reference,
-            "org.opencontainers.image.ref.name": reference,
-        });
+        target["annotations"] = match self.annotations {
+            Value::Object(_) => self.annotations,
+            _ => json!({}),
+        };
+        target["annotations"]["io.containerd.image.name"] = json!(reference);
+        target["annotations"]["org.opencontainers.image.ref.name"] = json!(reference);
         let top = serde_json::to_vec(&json!({ "schemaVersion": 2, "manifests": [target] }))?;
 
         let mut tar = tar::Builder::new(File::create(output)?);

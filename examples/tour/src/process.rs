@@ -35,7 +35,7 @@ pub fn cwd(_: &[String]) -> Outcome {
 }
 
 /// Prints the wall clock in seconds since 1970, and proves that the monotonic
-/// clock advances by sleeping 10 ms.
+/// clock advances by sleeping 10 ms; prints then the nanoseconds of some moments.
 pub fn clocks(_: &[String]) -> Outcome {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -48,6 +48,14 @@ pub fn clocks(_: &[String]) -> Outcome {
         return Err(format!("10 ms of sleep took {slept:?}"));
     }
     println!("monotonic advances");
+    let mut moments = String::from("moments");
+    for _ in 0..20 {
+        let wall = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_err(|e| e.to_string())?;
+        write!(moments, " {}", wall.subsec_nanos()).map_err(|e| e.to_string())?;
+    }
+    println!("{moments}");
     Ok(())
 }
 

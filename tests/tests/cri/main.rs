@@ -4,7 +4,6 @@
 //! `cargo test --release -p wisp-tests --test cri [-- FILTER]`; a filter is part
 //! of a test's name, such as `1.6` or `volumes`.
 
-mod dns;
 mod suites;
 
 use std::process::ExitCode;

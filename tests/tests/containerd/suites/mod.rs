@@ -11,6 +11,7 @@ mod endings;
 mod exec;
 mod faults;
 mod files;
+mod hostile;
 mod http;
 mod http_outbound;
 mod http_server;
@@ -101,6 +102,7 @@ pub fn all() -> Vec<Case> {
         cgroups::cases(),
         systemd::cases(),
         faults::all(),
+        hostile::all(),
         bombs::cases(),
         churn::cases(),
     ]

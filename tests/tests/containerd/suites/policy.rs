@@ -2,8 +2,9 @@
 
 use super::refused::refused;
 use super::{Case, fails, works};
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use std::fs;
+use std::os::unix::fs::symlink;
 use wisp_tests::{Run, Test};
 
 pub fn cases() -> Vec<Case> {
@@ -24,6 +25,10 @@ pub fn cases() -> Vec<Case> {
             ("an import that is denied fails Create or traps", interfaces),
             ("random numbers can be the same at each run", seeded),
             ("clocks can be coarse", coarse),
+            (
+                "values of wasi:config come from annotations and a directory",
+                configured,
+            ),
         ],
     )
 }
@@ -252,9 +257,75 @@ fn seeded(test: &Test<'_>) -> Result<()> {
 fn coarse(test: &Test<'_>) -> Result<()> {
     for guest in ["tour", "tour-module"] {
         let image = test.image(guest)?;
-        let run = test.run(&image).annotation("io.wisp.clocks", "coarse");
-        let told = works(run.args(&["clocks"]))?;
-        ensure!(told.contains("monotonic advances"), "{told}");
+        let moments = |clocks: &str| -> Result<Vec<u64>> {
+            let run = test.run(&image).annotation("io.wisp.clocks", clocks);
+            let told = works(run.args(&["clocks"]))?;
+            ensure!(told.contains("monotonic advances"), "{told}");
+            let line = told.lines().find_map(|line| line.strip_prefix("moments "));
+            let moments = line.context("no moments")?.split(' ');
+            Ok(moments.map(str::parse).collect::<Result<_, _>>()?)
+        };
+        let whole = |moment: &u64| moment.is_multiple_of(1_000_000);
+        let told = moments("coarse")?;
+        ensure!(told.len() == 20 && told.iter().all(whole), "{told:?}");
+        // One in a million would be, of each.
+        ensure!(
+            !moments("exact")?.iter().all(whole),
+            "{guest}: coarse unasked"
+        );
     }
     Ok(())
+}
+
+fn configured(test: &Test<'_>) -> Result<()> {
+    let image = test.image("config")?;
+    // As kubelet mounts a ConfigMap: links to a directory that is replaced.
+    let dir = test.dir().join("values");
+    fs::create_dir_all(dir.join("..now"))?;
+    symlink("..now", dir.join("..data"))?;
+    for (name, value) in [("mode", "file"), ("greeting", "good\nmorning")] {
+        fs::write(dir.join("..now").join(name), value)?;
+        symlink(format!("..data/{name}"), dir.join(name))?;
+    }
+    let mount = format!(
+        "type=bind,src={},dst=/etc/app,options=rbind:ro",
+        dir.display()
+    );
+    let run = || {
+        test.run(&image)
+            .flags(&["--mount", &mount])
+            .annotation("io.wisp.config.mode", "annotation")
+            .annotation("io.wisp.config.log.level", "debug")
+    };
+    let with_dir = || run().annotation("io.wisp.config-dir", "/etc/app");
+    let own = "log.level=debug\nmode=annotation\n";
+    ensure!(works(run())? == own);
+    let all = works(with_dir())?;
+    ensure!(all == format!("greeting=good\nmorning\n{own}"), "{all}");
+    let hidden = with_dir().annotation("io.wisp.fs.root", "none");
+    ensure!(works(hidden)? == all, "without a root");
+    let asked = works(with_dir().args(&["mode", "greeting", "nothing"]))?;
+    ensure!(
+        asked == "mode=annotation\ngreeting=good\nmorning\nnothing is not set\n",
+        "{asked}"
+    );
+    ensure!(works(test.run(&image))?.is_empty(), "values from nowhere");
+    // Links lead nowhere but into the container.
+    let secret = test.file("secret", "of the host")?;
+    symlink(&secret, dir.join("stolen"))?;
+    let all = works(with_dir())?;
+    ensure!(
+        !all.contains("stolen") && !all.contains("of the host"),
+        "{all}"
+    );
+    for (value, word) in [("etc", "absolute"), ("/etc/../etc", "absolute")] {
+        let run = run().annotation("io.wisp.config-dir", value);
+        refused(run, &["io.wisp.config-dir", word])?;
+    }
+    fs::write(dir.join("large"), vec![b'x'; (1 << 20) + 1])?;
+    refused(with_dir(), &["1 MiB"])?;
+    refused(
+        run().annotation("io.wisp.config-dir", "/nowhere"),
+        &["/nowhere"],
+    )
 }

@@ -1,10 +1,10 @@
 //! The pod's network: its address, localhost between containers, names.
 
 use super::Case;
-use crate::dns;
 use anyhow::{Context, Result, ensure};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use wisp_tests::cri::Test;
+use wisp_tests::dns;
 use wisp_tests::http;
 
 pub fn cases() -> Vec<Case> {

@@ -8,6 +8,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 /// A running server, until it is dropped.
+#[derive(Debug)]
 pub struct Server {
     stop: Arc<AtomicBool>,
     asked: Arc<Mutex<Vec<String>>>,
@@ -16,7 +17,18 @@ pub struct Server {
 
 impl Server {
     /// Answers `name` with `address`, and that there is no other, at port 53.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
     pub fn start(at: Ipv4Addr, name: &'static str, address: Ipv4Addr) -> Result<Self> {
+        Self::changing(at, name, vec![address])
+    }
+
+    /// The same with another of `addresses` each time, one after the other.
+    ///
+    /// # Errors
+    /// When the port cannot be had.
+    pub fn changing(at: Ipv4Addr, name: &'static str, addresses: Vec<Ipv4Addr>) -> Result<Self> {
         let socket = UdpSocket::bind((at, 53)).with_context(|| format!("bind {at}:53"))?;
         socket.set_read_timeout(Some(Duration::from_millis(50)))?;
         let stop = Arc::new(AtomicBool::new(false));
@@ -24,6 +36,7 @@ impl Server {
         let (stopped, heard) = (Arc::clone(&stop), Arc::clone(&asked));
         let thread = std::thread::spawn(move || {
             let mut packet = [0; 512];
+            let mut next = addresses.iter().cycle();
             while !stopped.load(Ordering::Relaxed) {
                 let Ok((length, from)) = socket.recv_from(&mut packet) else {
                     continue;
@@ -35,7 +48,9 @@ impl Server {
                     .lock()
                     .unwrap_or_else(PoisonError::into_inner)
                     .push(query.name.clone());
-                let _ = socket.send_to(&query.answer(name, address), from);
+                // Only a question that gets an address takes one.
+                let address = (query.kind() == TYPE_A).then(|| next.next()).flatten();
+                let _ = socket.send_to(&query.answer(name, address.copied()), from);
             }
         });
         Ok(Self {
@@ -98,15 +113,16 @@ impl<'a> Query<'a> {
         u16::from_be_bytes([self.question[end - 4], self.question[end - 3]])
     }
 
-    fn answer(&self, name: &str, address: Ipv4Addr) -> Vec<u8> {
+    fn answer(&self, name: &str, address: Option<Ipv4Addr>) -> Vec<u8> {
         let known = self.name == name;
-        let answers = u8::from(known && self.kind() == TYPE_A);
+        let address = address.filter(|_| known);
+        let answers = u8::from(address.is_some());
         // A response, recursion available; code 3 says that there is no such name.
         let code = if known { 0 } else { 3 };
         let mut packet = self.id.to_vec();
         packet.extend([0x81, 0x80 | code, 0, 1, 0, answers, 0, 0, 0, 0]);
         packet.extend(self.question);
-        if answers == 1 {
+        if let Some(address) = address {
             // The name is the one at offset 12; type A, class IN, a minute, 4 bytes.
             packet.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
             packet.extend(address.octets());
