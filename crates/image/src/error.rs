@@ -46,6 +46,8 @@ pub enum ImageError {
     ImageGone { image: String, container: String },
     #[error("image {image} is not in containerd's namespace {namespace}")]
     NoImage { image: String, namespace: String },
+    #[error("{path}: {reason}")]
+    Local { path: String, reason: io::Error },
     #[error("{what} of image {image}: {reason}")]
     Malformed {
         image: String,

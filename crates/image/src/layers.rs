@@ -2,6 +2,7 @@
 
 use std::io::Read;
 
+use crate::blobs::Blobs;
 use crate::error::ImageError;
 use crate::manifest::{Descriptor, Document, Manifest, by_fitness};
 use crate::media;
@@ -99,7 +100,7 @@ pub(crate) fn wasm_layers(store: &Store, manifest: &Manifest) -> Vec<WasmLayer> 
 /// The manifests of the image at `target`: of an index, those that are there,
 /// first those that suit this machine best.
 pub(crate) fn manifests(
-    store: &Store,
+    store: &dyn Blobs,
     image: &str,
     target: &Descriptor,
     deep: u32,

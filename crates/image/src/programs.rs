@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::blobs::Blobs;
 use crate::choose::candidates;
 use crate::error::ImageError;
 use crate::find::find;
@@ -113,76 +114,72 @@ impl Images {
                 .into_iter()
                 .map(ImageProgram::Layer)
                 .collect();
-            programs.extend(self.started(image, &manifest)?);
+            programs.extend(started(&self.store, image, &manifest)?);
             if !programs.is_empty() {
                 return Ok(programs);
             }
         }
         Ok(Vec::new())
     }
+}
 
-    /// The file that an image starts, if it has it and it is called Wasm.
-    fn started(
-        &self,
-        image: &str,
-        manifest: &Manifest,
-    ) -> Result<Option<ImageProgram>, ImageError> {
-        let process = self.process(image, manifest)?;
-        let args: Vec<String> = process.entrypoint.into_iter().chain(process.cmd).collect();
-        let Some(arg) = args.first().filter(|arg| arg.ends_with(EXTENSION)) else {
-            return Ok(None);
-        };
-        let layers: Vec<&str> = manifest
-            .layers
-            .iter()
-            .filter(|layer| media::is_files(&layer.media_type))
-            .map(|layer| layer.digest.as_str())
-            .collect();
-        let mut open = |layer: usize| {
-            Store::connect(self.store.address.clone())
-                .and_then(|store| store.blob(layers[layer]))
-                .map_err(io::Error::other)
-        };
-        let env_path = process
-            .env
-            .iter()
-            .find_map(|pair| pair.strip_prefix("PATH="));
-        for path in candidates(arg, env_path, &process.working_dir) {
-            let found = find(&path, layers.len(), &mut open);
-            if let Some(file) = found.map_err(|error| self.unreadable(image, &path, &error))? {
-                return Ok(Some(ImageProgram::File {
-                    path: path.display().to_string(),
-                    file,
-                }));
-            }
-        }
-        Ok(None)
-    }
-
-    fn process(&self, image: &str, manifest: &Manifest) -> Result<Process, ImageError> {
-        let config = &manifest.config;
-        if ![media::CONFIG, media::DOCKER_CONFIG].contains(&config.media_type.as_str()) {
-            return Ok(Process::default());
-        }
-        let Some(bytes) = self.store.document(image, &config.digest)? else {
-            return Ok(Process::default());
-        };
-        let parsed: Result<Configuration, _> = serde_json::from_slice(&bytes);
-        match parsed {
-            Ok(configuration) => Ok(configuration.config),
-            Err(error) => Err(ImageError::Malformed {
-                image: image.into(),
-                what: config.digest.clone(),
-                reason: error.to_string(),
-            }),
+/// The file that an image starts, if it has it and it is called Wasm.
+pub(crate) fn started(
+    blobs: &dyn Blobs,
+    image: &str,
+    manifest: &Manifest,
+) -> Result<Option<ImageProgram>, ImageError> {
+    let process = process(blobs, image, manifest)?;
+    let args: Vec<String> = process.entrypoint.into_iter().chain(process.cmd).collect();
+    let Some(arg) = args.first().filter(|arg| arg.ends_with(EXTENSION)) else {
+        return Ok(None);
+    };
+    let layers: Vec<&str> = manifest
+        .layers
+        .iter()
+        .filter(|layer| media::is_files(&layer.media_type))
+        .map(|layer| layer.digest.as_str())
+        .collect();
+    let mut open = |layer: usize| blobs.layer(layers[layer]).map_err(io::Error::other);
+    let env_path = process
+        .env
+        .iter()
+        .find_map(|pair| pair.strip_prefix("PATH="));
+    for path in candidates(arg, env_path, &process.working_dir) {
+        let found = find(&path, layers.len(), &mut open);
+        if let Some(file) = found.map_err(|error| unreadable(image, &path, &error))? {
+            return Ok(Some(ImageProgram::File {
+                path: path.display().to_string(),
+                file,
+            }));
         }
     }
+    Ok(None)
+}
 
-    fn unreadable(&self, image: &str, path: &Path, error: &io::Error) -> ImageError {
-        ImageError::Malformed {
+fn process(blobs: &dyn Blobs, image: &str, manifest: &Manifest) -> Result<Process, ImageError> {
+    let config = &manifest.config;
+    if ![media::CONFIG, media::DOCKER_CONFIG].contains(&config.media_type.as_str()) {
+        return Ok(Process::default());
+    }
+    let Some(bytes) = blobs.document(image, &config.digest)? else {
+        return Ok(Process::default());
+    };
+    let parsed: Result<Configuration, _> = serde_json::from_slice(&bytes);
+    match parsed {
+        Ok(configuration) => Ok(configuration.config),
+        Err(error) => Err(ImageError::Malformed {
             image: image.into(),
-            what: format!("the layers, where {} should be,", path.display()),
+            what: config.digest.clone(),
             reason: error.to_string(),
-        }
+        }),
+    }
+}
+
+fn unreadable(image: &str, path: &Path, error: &io::Error) -> ImageError {
+    ImageError::Malformed {
+        image: image.into(),
+        what: format!("the layers, where {} should be,", path.display()),
+        reason: error.to_string(),
     }
 }

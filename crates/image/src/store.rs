@@ -17,6 +17,7 @@ use containerd_client::tonic::metadata::AsciiMetadataValue;
 use containerd_client::tonic::{Code, IntoRequest, Request, Status, Streaming};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::blobs::Blobs;
 use crate::error::ImageError;
 use crate::manifest::Descriptor;
 
@@ -125,35 +126,6 @@ impl Store {
         }
     }
 
-    pub(crate) fn document(
-        &self,
-        image: &str,
-        digest: &str,
-    ) -> Result<Option<Vec<u8>>, ImageError> {
-        let failed = |status| self.failed(format!("{digest} of image {image}"))(status);
-        let mut bytes = Vec::new();
-        let mut stream = match self.stream(digest) {
-            Ok(stream) => stream,
-            Err(status) if status.code() == Code::NotFound => return Ok(None),
-            Err(status) => return Err(failed(status)),
-        };
-        loop {
-            match self.answer(stream.message()) {
-                Ok(Some(piece)) => bytes.extend_from_slice(&piece.data),
-                Ok(None) => return Ok(Some(bytes)),
-                Err(status) if status.code() == Code::NotFound => return Ok(None),
-                Err(status) => return Err(failed(status)),
-            }
-            if bytes.len() > LARGEST_DOCUMENT {
-                return Err(ImageError::Malformed {
-                    image: image.into(),
-                    what: digest.into(),
-                    reason: format!("larger than {LARGEST_DOCUMENT} bytes"),
-                });
-            }
-        }
-    }
-
     /// The images of the namespace, each with its target's digest.
     pub(crate) fn images(&self) -> Result<Vec<(String, String)>, ImageError> {
         let request = self.request(ListImagesRequest::default());
@@ -212,6 +184,37 @@ impl Store {
             .max_decoding_message_size(LARGEST_MESSAGE);
         self.answer(content.read(request))
             .map(containerd_client::tonic::Response::into_inner)
+    }
+}
+
+impl Blobs for Store {
+    fn document(&self, image: &str, digest: &str) -> Result<Option<Vec<u8>>, ImageError> {
+        let failed = |status| self.failed(format!("{digest} of image {image}"))(status);
+        let mut bytes = Vec::new();
+        let mut stream = match self.stream(digest) {
+            Ok(stream) => stream,
+            Err(status) if status.code() == Code::NotFound => return Ok(None),
+            Err(status) => return Err(failed(status)),
+        };
+        loop {
+            match self.answer(stream.message()) {
+                Ok(Some(piece)) => bytes.extend_from_slice(&piece.data),
+                Ok(None) => return Ok(Some(bytes)),
+                Err(status) if status.code() == Code::NotFound => return Ok(None),
+                Err(status) => return Err(failed(status)),
+            }
+            if bytes.len() > LARGEST_DOCUMENT {
+                return Err(ImageError::Malformed {
+                    image: image.into(),
+                    what: digest.into(),
+                    reason: format!("larger than {LARGEST_DOCUMENT} bytes"),
+                });
+            }
+        }
+    }
+
+    fn layer(&self, digest: &str) -> Result<Box<dyn Read>, ImageError> {
+        Self::connect(self.address.clone())?.blob(digest)
     }
 }
 

@@ -81,7 +81,7 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Where containerd is, as `ctr` has it.
 #[derive(Debug, Clone, Args)]
-struct Containerd {
+pub struct Containerd {
     /// containerd's gRPC socket [default: what CONTAINERD_ADDRESS says, else
     /// /run/containerd/containerd.sock, or where k3s, k0s or MicroK8s have it]
     #[arg(short, long, value_name = "PATH")]
@@ -89,7 +89,8 @@ struct Containerd {
 }
 
 impl Containerd {
-    fn address(&self) -> String {
+    /// What was asked for, or what is usual.
+    pub fn address(&self) -> String {
         let said = self.address.clone();
         said.or_else(|| variable("CONTAINERD_ADDRESS"))
             .unwrap_or_else(|| {

@@ -27,6 +27,9 @@ pub struct Pod {
 #[derive(Debug, Default, Serialize)]
 pub struct Verdict {
     pub pod: String,
+    /// The program, if it is an image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub program: Option<String>,
     pub missing: Vec<String>,
     pub granted: Vec<String>,
     pub unused: Vec<String>,

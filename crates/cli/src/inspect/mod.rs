@@ -4,9 +4,9 @@ mod against;
 mod needs;
 mod program;
 mod suggest;
+mod target;
 
-use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -15,25 +15,36 @@ use clap::Args;
 
 use self::against::Verdict;
 use self::program::Program;
+use self::target::Inspected;
+use crate::cache::Containerd;
 use wisp_config::Config;
 
 const EXAMPLES: &str = "\
 Examples:
   wisp inspect app.wasm
   wisp inspect --json - < app.wasm
-  wisp inspect --suggest app.wasm
+  wisp inspect --suggest app.tar
+  wisp inspect -n k8s.io registry.example.com/app:1
   wisp inspect --against deployment.yaml app.wasm
 
 With --against, the exit code is 1 if something is missing. The node's policy
 counts (see /etc/wisp/config.toml).";
 
-/// Tell what a Wasm program is made for, imports and needs
+/// Tell what a Wasm program or image is made for, imports and needs
 #[derive(Debug, Args)]
 #[command(after_help = EXAMPLES)]
 pub struct Inspect {
-    /// The program: a component or core module; `-` is standard input
-    #[arg(value_name = "FILE")]
-    program: PathBuf,
+    /// A program: a component or core module, `-` for standard input. Or an
+    /// image: a folder or archive with an OCI layout, what `docker save` writes,
+    /// or the name of one that containerd has
+    #[arg(value_name = "PROGRAM|IMAGE")]
+    target: PathBuf,
+    #[command(flatten)]
+    containerd: Containerd,
+    /// The image's namespace [default: default, or what CONTAINERD_NAMESPACE
+    /// says]
+    #[arg(short, long, value_name = "NAME")]
+    namespace: Option<String>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -52,28 +63,36 @@ impl Inspect {
     /// # Errors
     /// What cannot be read or is no Wasm.
     pub fn run(&self) -> Result<ExitCode> {
-        let name = self.program.display().to_string();
-        let bytes = self.bytes().with_context(|| format!("read {name}"))?;
-        let program = Program::read(&bytes).with_context(|| name.clone())?;
+        let inspected = target::read(&self.target, &self.containerd, self.namespace.as_deref())?;
         if let Some(file) = &self.against {
-            return self.compare(&program, file);
+            return self.compare(&inspected, file);
         }
         let text = if self.json {
-            serde_json::to_string_pretty(&program)? + "\n"
+            json(&inspected)? + "\n"
         } else if self.suggest {
-            suggest::yaml(&suggest::suggest(&program))
+            inspected.iter().map(suggested).collect()
         } else {
-            describe(&name, &program)
+            inspected
+                .iter()
+                .map(|one| describe(&one.title, &one.program))
+                .collect()
         };
         print(&text)?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn compare(&self, program: &Program, file: &Path) -> Result<ExitCode> {
+    fn compare(&self, inspected: &[Inspected], file: &Path) -> Result<ExitCode> {
         let policy = Config::load(None)?.policy();
-        let verdicts: Vec<Verdict> = against::pods(file)?
+        let pods = against::pods(file)?;
+        let verdicts: Vec<Verdict> = inspected
             .iter()
-            .map(|pod| against::compare(program, pod, &policy))
+            .flat_map(|one| {
+                let verdict = |pod| against::compare(&one.program, pod, &policy);
+                pods.iter().map(verdict).map(|verdict| Verdict {
+                    program: one.image.as_ref().map(|_| one.title.clone()),
+                    ..verdict
+                })
+            })
             .collect();
         let text = if self.json {
             serde_json::to_string_pretty(&verdicts)? + "\n"
@@ -88,15 +107,21 @@ impl Inspect {
             ExitCode::SUCCESS
         })
     }
+}
 
-    fn bytes(&self) -> io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        if self.program == Path::new("-") {
-            io::stdin().lock().read_to_end(&mut bytes)?;
-        } else {
-            File::open(&self.program)?.read_to_end(&mut bytes)?;
-        }
-        Ok(bytes)
+/// One program as an object; those of images as a list.
+fn json(inspected: &[Inspected]) -> Result<String> {
+    Ok(match inspected {
+        [one] if one.image.is_none() => serde_json::to_string_pretty(&one.program)?,
+        all => serde_json::to_string_pretty(all)?,
+    })
+}
+
+fn suggested(one: &Inspected) -> String {
+    let yaml = suggest::yaml(&suggest::suggest(&one.program));
+    match one.image {
+        Some(_) => format!("# {}\n{yaml}", one.title),
+        None => yaml,
     }
 }
 
@@ -110,8 +135,14 @@ fn print(text: &str) -> Result<()> {
 
 fn tell(verdict: &Verdict) -> String {
     let mut text = String::new();
-    if !verdict.pod.is_empty() {
-        text.push_str(&format!("{}\n", verdict.pod));
+    let titles = [Some(verdict.pod.clone()), verdict.program.clone()];
+    let titles: Vec<String> = titles
+        .into_iter()
+        .flatten()
+        .filter(|t| !t.is_empty())
+        .collect();
+    if !titles.is_empty() {
+        text.push_str(&format!("{}\n", titles.join(", ")));
     }
     for (title, lines) in [
         ("missing", &verdict.missing),

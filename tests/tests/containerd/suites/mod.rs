@@ -17,6 +17,7 @@ mod http_outbound;
 mod http_server;
 mod http_threads;
 mod image;
+mod inspect;
 mod lifecycle;
 mod limits;
 mod memory;
@@ -82,6 +83,7 @@ pub fn all() -> Vec<Case> {
         image::cases(),
         cache::cases(),
         doctor::cases(),
+        inspect::cases(),
         files::cases(),
         network::cases(),
         told::cases(),
