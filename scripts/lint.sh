@@ -27,6 +27,10 @@ cargo clippy --release --locked --workspace --all-targets --quiet -- -D warnings
 )
 (cd benches/peer-runwasi && cargo fmt --all --check)
 
+# What `cargo fuzz` builds takes nightly Rust; that the same targets can be built is
+# seen from crates/fuzz.
+(cd fuzz && cargo fmt --check)
+
 export PATH="$PWD/target/tools/bin:$PATH"
 if ! command -v cargo-deny >/dev/null; then
     if [ -z "${CI:-}" ]; then

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 # In the same two halves as `make build`, and for the same reason; also, each
 # half then uses the dependencies as they were built for its binary.
-without_compiler=(wisp-shim wisp-container wisp-capability wisp-config)
+without_compiler=(wisp-shim wisp-container wisp-capability wisp-config wisp-fuzz)
 cargo test --release --locked "${without_compiler[@]/#/--package=}"
 cargo test --release --locked --workspace --exclude wisp-tests "${without_compiler[@]/#/--exclude=}"
 

@@ -153,7 +153,11 @@ impl Config {
         Self::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+    /// Reads the settings from `text`, which stands in the file `path`.
+    ///
+    /// # Errors
+    /// A text that cannot be understood, with the line.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
         let config: Self = toml::from_str(text).map_err(|error| {
             let line = error
                 .span()

@@ -24,5 +24,6 @@ pub mod trace;
 pub use bundle::Bundle;
 pub use control::{CreateRequest, Created, ExecRequest, ProgramKind, RootfsMount};
 pub use error::ContainerError;
+pub use init::guest_of;
 pub use launch::{Launch, Stdio, launch, launch_exec};
 pub use oci_spec::runtime::{LinuxResources, Process};

@@ -75,7 +75,11 @@ pub fn pods(path: &Path) -> Result<Vec<Pod>> {
     parse(&text).with_context(|| name.to_string())
 }
 
-fn parse(text: &str) -> Result<Vec<Pod>> {
+/// The same of a text.
+///
+/// # Errors
+/// As there.
+pub fn parse(text: &str) -> Result<Vec<Pod>> {
     // JSON is YAML, too. One document that is a map of texts is annotations.
     if let Ok(annotations) = serde_saphyr::from_str::<BTreeMap<String, String>>(text)
         && !annotations.contains_key("kind")

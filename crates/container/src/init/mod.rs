@@ -38,6 +38,8 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use wisp_config::Config;
 use wisp_image::{Program, Rootfs};
 
+pub use self::wasm::guest_of;
+
 use self::namespaces::Home;
 use self::terminal::ConsoleSocket;
 use crate::bundle::Bundle;

@@ -55,17 +55,11 @@ impl Guest {
         home: &Home,
         control: &Control,
     ) -> Result<Self, ContainerError> {
-        namespaces::check(spec)?;
-        sysctl::check(spec)?;
-        hooks::check(spec)?;
-        let filters = seccomp::of(spec)?;
-        let volumes = jail::volumes(spec);
-        let granted = capabilities(
-            spec,
-            namespace,
-            config,
-            &volumes.iter().map(|(v, _)| v.clone()).collect::<Vec<_>>(),
-        )?;
+        let Asked {
+            filters,
+            volumes,
+            granted,
+        } = asked(spec, namespace, config)?;
         let code = code::load(program, root, config, &granted, control)?;
         // What is open now, the guest needs: the mapped AOT file, what Tokio has
         // made once for the whole process. What is opened from here on, it does
@@ -221,6 +215,37 @@ impl Guest {
         } = self.code;
         std::process::exit(prepared.run(setup))
     }
+}
+
+/// What a spec asks for a guest, understood and granted.
+struct Asked {
+    filters: Vec<BpfProgram>,
+    volumes: Vec<(Volume, oci_spec::runtime::Mount)>,
+    granted: Grant,
+}
+
+/// Reads all of `spec` that can be refused before anything is done.
+fn asked(spec: &Spec, namespace: &str, config: &Config) -> Result<Asked, ContainerError> {
+    namespaces::check(spec)?;
+    sysctl::check(spec)?;
+    hooks::check(spec)?;
+    let filters = seccomp::of(spec)?;
+    let volumes = jail::volumes(spec);
+    let found: Vec<_> = volumes.iter().map(|(volume, _)| volume.clone()).collect();
+    let granted = capabilities(spec, namespace, config, &found)?;
+    Ok(Asked {
+        filters,
+        volumes,
+        granted,
+    })
+}
+
+/// What a guest's container with this `spec` would be granted in `namespace`.
+///
+/// # Errors
+/// Whatever of the spec cannot be had, named.
+pub fn guest_of(spec: &Spec, namespace: &str, config: &Config) -> Result<Grant, ContainerError> {
+    asked(spec, namespace, config).map(|asked| asked.granted)
 }
 
 /// What a guest with this `grant` runs with, in the jail; it tells `control`

@@ -1,0 +1,5 @@
+pub mod annotations;
+pub mod config;
+pub mod images;
+pub mod inspect;
+pub mod spec;
