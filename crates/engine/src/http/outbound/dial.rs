@@ -124,6 +124,12 @@ pub async fn dial(
 
 /// Connects to the first address of the target that is allowed and answers.
 async fn reach(network: &Network, target: &Target) -> Result<(TcpStream, SocketAddr), Error> {
+    let Some(_lookup) = network.lookups.begin(&target.host) else {
+        return Err(Error::DnsError {
+            rcode: Some("too many names are being looked up".into()),
+            info_code: None,
+        });
+    };
     let found = tokio::net::lookup_host((target.host.as_str(), target.port))
         .await
         .map_err(|error| Error::DnsError {
