@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use super::*;
-use crate::pack::{Config, Pack, Platform, Shape};
+use crate::pack::{Config, LayerType, Pack, Platform, Shape};
 use tar::{Builder, Header};
 use tempfile::TempDir;
 
@@ -68,7 +68,10 @@ fn tar(parts: &[(&str, &[u8])]) -> Vec<u8> {
 
 #[test]
 fn archives_and_folders_with_a_layout_are_read() {
-    for (shape, path) in [(Shape::Plain, "/app.wasm"), (Shape::Artifact, "app.wasm")] {
+    for (shape, path) in [
+        (Shape::Plain, "/app.wasm"),
+        (Shape::Artifact(LayerType::Auto), "app.wasm"),
+    ] {
         let dir = tempfile::tempdir().expect("dir");
         let archive = packed(&dir, shape);
         let expected = one("example.com/app:1", path);
@@ -130,7 +133,7 @@ fn what_is_no_image_is_none() {
 #[test]
 fn a_changed_blob_and_a_digest_that_leads_out_are_refused() {
     let dir = tempfile::tempdir().expect("dir");
-    let folder = unpacked(&packed(&dir, Shape::Artifact), &dir);
+    let folder = unpacked(&packed(&dir, Shape::Artifact(LayerType::Auto)), &dir);
     let blobs = folder.join("blobs/sha256");
     for entry in std::fs::read_dir(&blobs).expect("blobs") {
         let path = entry.expect("entry").path();
