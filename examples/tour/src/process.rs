@@ -34,8 +34,8 @@ pub fn cwd(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Prints the wall clock in seconds since 1970, and proves that the monotonic
-/// clock advances by sleeping 10 ms; prints then the nanoseconds of some moments.
+/// Prints the wall clock in seconds since 1970 and the nanoseconds of some moments,
+/// and proves that the monotonic clock advances by sleeping 10 ms.
 pub fn clocks(_: &[String]) -> Outcome {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -47,7 +47,6 @@ pub fn clocks(_: &[String]) -> Outcome {
     if slept < Duration::from_millis(10) {
         return Err(format!("10 ms of sleep took {slept:?}"));
     }
-    println!("monotonic advances");
     let mut moments = String::from("moments");
     for _ in 0..20 {
         let wall = SystemTime::now()
@@ -56,6 +55,7 @@ pub fn clocks(_: &[String]) -> Outcome {
         write!(moments, " {}", wall.subsec_nanos()).map_err(|e| e.to_string())?;
     }
     println!("{moments}");
+    println!("monotonic advances");
     Ok(())
 }
 
