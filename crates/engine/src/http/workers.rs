@@ -15,6 +15,7 @@ use tokio::sync::mpsc;
 use super::connections::Opened;
 use super::cores::Cores;
 use super::request::Service;
+use crate::event_loop::event_loop;
 
 /// How many connections a thread has before another one is started. A server
 /// with little to do, as most are most of the time, stays at one thread and its
@@ -137,9 +138,7 @@ impl Worker {
     fn start(service: &Service) -> io::Result<Self> {
         let service = Arc::new(service.beside());
         let (given, queue) = mpsc::unbounded_channel();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
+        let runtime = event_loop()?;
         std::thread::Builder::new()
             .name("wisp-http".into())
             .stack_size(STACK)
