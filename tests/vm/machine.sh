@@ -13,9 +13,11 @@ sum=$(sha256sum tests/vm/machine.sh | cut -d' ' -f1)
 [ "$(cat "$made" 2>/dev/null)" != "$sum" ] || exit 0
 
 # What the suites use, and what boots: udev and a login are not needed.
-packages=systemd,systemd-sysv,dbus,kmod,containerd,runc,busybox-static,iproute2
+packages=systemd,systemd-sysv,dbus,kmod,containerd,runc,busybox-static,iproute2,curl,iptables,containernetworking-plugins,openssl,strace
 # Modules for the disks, overlay mounts and the networks of pods.
-modules=(virtio_pci virtio_blk overlay bridge veth br_netfilter dummy)
+modules=(virtio_pci virtio_blk overlay bridge veth br_netfilter dummy
+    nf_tables nft_compat nft_chain_nat xt_MASQUERADE xt_comment xt_conntrack xt_mark xt_addrtype
+    xt_nat xt_tcpudp xt_multiport)
 
 fail() {
     echo "test-vm: $*" >&2

@@ -3,6 +3,7 @@
 # `make test-vm` does. The machine is emulated, so it needs no virtualisation;
 # it is slow, and the tests are told so.
 #
+#   SUITE    which program of tests/: containerd, or cri for pods (containerd)
 #   FILTER   only tests whose names contain this, also those left out otherwise
 #   MINUTES  the machine is stopped after this many minutes (60)
 #
@@ -14,6 +15,7 @@ cd "$(dirname "$0")/../.."
 repo=$PWD
 vm=$repo/target/vm
 minutes=${MINUTES:-60}
+name=${SUITE:-containerd}
 # How much longer than on this machine the tests wait for anything.
 slowness=5
 
@@ -51,7 +53,7 @@ fi
 
 tests/vm/machine.sh
 tests/get-containerd-2.1.sh || say "without containerd 2.1"
-suite=$(cargo test --release --locked -p wisp-tests --test containerd --no-run 2>&1 |
+suite=$(cargo test --release --locked -p wisp-tests --test "$name" --no-run 2>&1 |
     tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
 [ -x "$suite" ] || fail "cargo built no suite"
 
@@ -83,6 +85,7 @@ cp tests/get-containerd-2.1.sh "$tree/tests/"
 cp -r target/guests "$tree/target/"
 [ ! -d target/containerd-2.1 ] || cp -r target/containerd-2.1 "$tree/target/"
 cp "$suite" "$disk/suite"
+cc -static -Os -s -o "$disk/pause" tests/pause.c
 cp tests/vm/inside.sh "$disk/"
 {
     printf 'repo=%q slowness=%q\n' "$repo" "$slowness"
@@ -90,7 +93,7 @@ cp tests/vm/inside.sh "$disk/"
     if [ -n "${FILTER:-}" ]; then
         arguments+=("$FILTER")
     else
-        for name in "${left_out[@]}"; do arguments+=(--skip "$name"); done
+        for part in "${left_out[@]}"; do arguments+=(--skip "$part"); done
     fi
     printf 'arguments=('
     printf '%q ' "${arguments[@]}"

@@ -183,22 +183,35 @@ fn rows(test: &Test<'_>) -> Result<()> {
 fn expects(test: &Test<'_>) -> Result<()> {
     for guest in GUESTS {
         let (running, port) = serve(test, guest, &[])?;
-        let mut stream = open(
-            port,
-            b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\
-              Content-Length: 4\r\nConnection: close\r\n\r\n",
-        )?;
-        // A guest may begin its response before it wants the body.
-        let mut told = [0; 12];
-        stream.read_exact(&mut told)?;
-        let begun = guest == "http-03" && &told == b"HTTP/1.1 200";
-        ensure!(begun || &told == b"HTTP/1.1 100", "{guest}: {told:?}");
-        stream.write_all(b"body")?;
-        let answer = rest(stream)?;
-        ensure!(answer.contains("body"), "{answer:?}");
+        // A guest may begin its response before it wants the body: that of 0.3
+        // does, that of 0.2 now and then.
+        let asked = (0..20).find_map(|_| match is_asked(port) {
+            Ok(false) if guest != "http-03" => None,
+            other => Some(other),
+        });
+        asked.with_context(|| format!("{guest} is never asked"))??;
         stop(running)?;
     }
     Ok(())
+}
+
+/// Whether the body of a request is asked for before the response begins.
+fn is_asked(port: u16) -> Result<bool> {
+    let mut stream = open(
+        port,
+        b"POST /echo HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n\
+          Content-Length: 4\r\nConnection: close\r\n\r\n",
+    )?;
+    let mut told = [0; 12];
+    stream.read_exact(&mut told)?;
+    ensure!(
+        [b"HTTP/1.1 100", b"HTTP/1.1 200"].contains(&&told),
+        "{told:?}"
+    );
+    stream.write_all(b"body")?;
+    let answer = rest(stream)?;
+    ensure!(answer.contains("body"), "{answer:?}");
+    Ok(&told == b"HTTP/1.1 100")
 }
 
 fn curl(arguments: &[&str]) -> Result<String> {
