@@ -96,11 +96,12 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
     }
 }
 
-/// A compiler that counts its runs and waits for a file to go on.
+/// A compiler that counts its runs and waits for a file to go on. Whoever started
+/// it may have been killed; it goes with its test's directory.
 fn slow(node: &Node, rest: &str) {
     let dir = node.dir.path().display();
     node.compiler(&format!(
-        "echo run >> {dir}/runs\nwhile [ ! -e {dir}/go ]; do /bin/sleep 0.01; done\n{rest}"
+        "echo run >> {dir}/runs\nwhile [ ! -e {dir}/go ]; do\n[ -d {dir} ] || exit 1\n/bin/sleep 0.01\ndone\n{rest}"
     ));
 }
 
