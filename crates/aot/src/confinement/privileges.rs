@@ -10,6 +10,7 @@ use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
 use super::namespaces::NOBODY;
 use super::{Confine, Missing, last, missing};
 
+// SAFETY: the C library defines it, with this type (environ(7)).
 unsafe extern "C" {
     /// environ(7).
     static mut environ: *mut *mut c_char;
