@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist image examples demo test test-vm churn storm lint bench bench-full bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist image examples demo test test-vm churn storm lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -68,6 +68,9 @@ bench: bench-peers ## Measure beside the peers, 10 minutes (BINARIES=dir BASELIN
 
 bench-full: bench-peers ## The same with more samples, an hour
 	target/release/wisp-bench run --plan full --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
+
+bench-http: bench-peers ## Only HTTP servers, 8 minutes (BINARIES=dir BASELINE=dir)
+	target/release/wisp-bench run --only http --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
 bench-instructions: examples ## Compare two builds by instructions (BASELINE=dir)
 	@test -n "$(BASELINE)" || { echo "bench-instructions: BASELINE=dir is needed (make bench-baseline REF=…)" >&2; exit 1; }

@@ -1,8 +1,8 @@
 #!/bin/bash
 # Builds what the benchmarks compare, apart from wisp itself:
 #   build.sh guests         what containers run, in target/bench/guests/
-#   build.sh peers          the peer shim, in target/bench/peers/ (10 minutes once),
-#                           and what Debian packages: crun
+#   build.sh peers          the peer shim and wasmtime, in target/bench/peers/
+#                           (half an hour once), and what Debian packages: crun
 #   build.sh baseline REF   wisp at a git ref, in target/bench/baseline/REF/
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -33,10 +33,44 @@ guests() {
         cargo build --quiet --release --locked --target wasm32-wasip2
         # The same program for native runtimes; static, because its image has no libc.
         RUSTFLAGS="-C target-feature=+crt-static" \
-            cargo build --quiet --release --locked --target "$host"
+            cargo build --quiet --release --locked --target "$host" -p start
     )
-    place "target/bench/guests-build/wasm32-wasip2/release/start.wasm" target/bench/guests
+    local name built=target/bench/guests-build/wasm32-wasip2/release
+    for name in start hello_02 hello_03 work_02 work_03; do
+        place "$built/$name.wasm" target/bench/guests
+    done
     place "target/bench/guests-build/$host/release/start" target/bench/guests
+    javascript
+}
+
+# A component out of JavaScript: its engine is part of it and has already run the
+# script's beginning.
+javascript() {
+    local source=benches/guests/js-02 built=target/bench/js-02 wit file newest
+    wit=$(cargo metadata --locked --format-version 1 --manifest-path benches/guests/Cargo.toml |
+        jq -r '.packages[] | select(.name == "wasip2") | .manifest_path')
+    wit=$(dirname "$wit")/wit/deps
+    # shellcheck disable=SC2012 # None of these names has a line end.
+    newest=$(ls -t "$source"/* target/bench/guests/js_02.wasm 2>/dev/null | head -n 1)
+    [ "$newest" != target/bench/guests/js_02.wasm ] || return 0
+    if ! command -v npm >/dev/null || [ "$(node -p 'process.versions.node.split(".")[0] >= 20')" != true ]; then
+        echo "benches/build.sh: SKIPPED the component in JavaScript: it takes Node.js 20 and npm"
+        return
+    fi
+    mkdir -p "$built/wit/deps"
+    cp "$source"/* "$built"
+    mv "$built/server.wit" "$built/wit"
+    # The definitions of the same crate that the other guests have, by the version
+    # that the engine names: 0.2.x are compatible.
+    for file in "$wit"/*.wit; do
+        sed 's/0\.2\.1[0-9]/0.2.10/g' "$file" >"$built/wit/deps/$(basename "$file")"
+    done
+    (
+        cd "$built"
+        npm ci --ignore-scripts --no-audit --no-fund --silent
+        node_modules/.bin/componentize-js -w "$PWD/wit" -n server -o js_02.wasm hello.js
+    )
+    place "$built/js_02.wasm" target/bench/guests
 }
 
 peers() {
@@ -55,6 +89,36 @@ peers() {
         CARGO_TARGET_DIR=$repo/target/peer-runwasi cargo build --release --locked
     )
     place target/peer-runwasi/release/containerd-shim-peerwasi-v1 target/bench/peers
+    wasmtime
+}
+
+# wasmtime_features: what `serve` and `compile` need and what makes them fast; the rest
+# of the default features is other commands, tracing and debugging.
+wasmtime_features() {
+    local features=(run compile serve cranelift parallel-compilation pooling-allocator)
+    features+=(component-model component-model-async wasi-http threads cache)
+    features+=(gc gc-drc gc-copying gc-null backtrace demangle addr2line)
+    (
+        IFS=,
+        echo "${features[*]}"
+    )
+}
+
+# Of the version that wisp has, and optimised as wisp's releases are.
+wasmtime() {
+    local version=48.0.8
+    if [ "$(target/bench/peers/wasmtime --version 2>/dev/null | cut -d ' ' -f 2)" = "$version" ]; then
+        return
+    fi
+    CARGO_TARGET_DIR=$repo/target/peer-wasmtime \
+        CARGO_PROFILE_RELEASE_LTO=fat \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
+        CARGO_PROFILE_RELEASE_PANIC=abort \
+        CARGO_PROFILE_RELEASE_STRIP=debuginfo \
+        cargo install --quiet --locked --root target/bench/wasmtime \
+        --version "$version" wasmtime-cli \
+        --no-default-features --features "$(wasmtime_features)"
+    place target/bench/wasmtime/bin/wasmtime target/bench/peers
 }
 
 baseline() {

@@ -95,6 +95,22 @@ impl Api {
         program: &str,
         arguments: &[&str],
     ) -> Result<Template> {
+        self.template_with(node, contestant, program, &[], arguments)
+            .await
+    }
+
+    /// [`Self::template`] with further flags for `ctr`.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn template_with(
+        &self,
+        node: &Node,
+        contestant: &Contestant,
+        program: &str,
+        flags: &[&str],
+        arguments: &[&str],
+    ) -> Result<Template> {
         let id = self.new_id();
         // `ctr container create` takes images of this platform only: one of
         // layers is described by the same program's image with a file.
@@ -104,6 +120,7 @@ impl Api {
         };
         let image = &contestants::image(program, form);
         let mut create = vec!["container", "create", "--runtime", &contestant.runtime];
+        create.extend(flags);
         create.extend(["--", image, &id]);
         create.extend(arguments);
         node.ctr_ok(&create)?;

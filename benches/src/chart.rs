@@ -25,9 +25,9 @@ const GAP: u32 = 5;
 fn colour(contestant: &str) -> &'static str {
     match contestant {
         "wisp" => "#7c5cff",
-        "wisp-layer" | "wisp-before" => "#b3a2f2",
-        "runc" => "#2f8fd0",
-        "crun" => "#2aa58a",
+        "wisp-layer" | "wisp-before" | "wisp-run" => "#b3a2f2",
+        "runc" | "hyper" => "#2f8fd0",
+        "crun" | "wasmtime" | "wasmtime-tuned" => "#2aa58a",
         _ => "#d98a2b",
     }
 }

@@ -46,12 +46,13 @@ pub enum Form {
     WasmLayer,
 }
 
-/// The files of the runs: where wisp, its former self and the peer shim are.
+/// The files of the runs: where wisp, its former self and the peers are.
 #[derive(Clone, Debug)]
 pub struct Programs {
     pub binaries: PathBuf,
     pub baseline: Option<PathBuf>,
     pub peer: PathBuf,
+    pub wasmtime: PathBuf,
 }
 
 const SHIM: &str = "containerd-shim-wisp-v1";

@@ -18,7 +18,10 @@ pub fn facts(binaries: &Path, containerd: &Path) -> Vec<(&'static str, String)> 
         ("load before the run", load()),
         ("wisp", wisp(binaries)),
         ("benchmarks", format!("commit {}", commit())),
-        ("Wasmtime (wisp and the runwasi peer)", "48.0.8".to_owned()),
+        (
+            "Wasmtime (wisp, wasmtime and the runwasi peer)",
+            "48.0.8".to_owned(),
+        ),
         (
             "containerd",
             said(&containerd.display().to_string(), &["--version"]),

@@ -2,11 +2,13 @@
 //! charts, and holds `SPECIFICATION.md` against what was measured.
 
 mod api;
+mod arguments;
 mod bench;
 mod chart;
 mod contestants;
 mod counter;
 mod generated;
+mod http;
 mod images;
 mod instructions;
 mod machine;
@@ -20,76 +22,20 @@ mod samples;
 mod subjects;
 mod task;
 
+use crate::arguments::{Arguments, Length, Run, Subject, What};
 use crate::bench::Bench;
 use crate::contestants::{Form, Programs};
 use crate::images::Images;
 use crate::node::Node;
-use crate::plan::Plan;
 use crate::promise::{Promise, Verdict};
 use crate::results::Results;
 use anyhow::{Context, Result, ensure};
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::Parser;
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 use wisp_tests::{Version, paths};
-
-/// Measures wisp beside its peers.
-#[derive(Debug, Parser)]
-struct Arguments {
-    #[command(subcommand)]
-    what: What,
-}
-
-#[derive(Debug, Subcommand)]
-enum What {
-    /// Measure time and memory, and write the report
-    Run(Run),
-    /// Compare two builds by the instructions they execute
-    Instructions(instructions::Instructions),
-}
-
-#[derive(Debug, clap::Args)]
-struct Run {
-    /// The directory with the shim and `wisp`
-    #[arg(long, default_value = "target/release")]
-    binaries: PathBuf,
-    /// The same of another version of wisp, to be measured beside it
-    #[arg(long)]
-    baseline: Option<PathBuf>,
-    /// How much is measured
-    #[arg(long, value_enum, default_value = "quick")]
-    plan: Length,
-    /// Only this; again for more. The report is then printed and not written
-    #[arg(long, value_enum)]
-    only: Vec<Subject>,
-    /// Only these contestants besides wisp; again for more
-    #[arg(long)]
-    against: Vec<String>,
-    /// The containerd: 1.6 or 2.1. The report is of 2.1, the other is printed
-    #[arg(long, default_value = "2.1")]
-    containerd: String,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Length {
-    Smoke,
-    Quick,
-    Full,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Subject {
-    CtrRun,
-    Calls,
-    AtOnce,
-    CtrAtOnce,
-    Memory,
-    Pods,
-    Programs,
-    Sizes,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
@@ -123,8 +69,9 @@ fn measure(run: &Run) -> Result<()> {
         binaries: run.binaries.clone(),
         baseline: run.baseline.clone(),
         peer: built.join("peers/containerd-shim-peerwasi-v1"),
+        wasmtime: built.join("peers/wasmtime"),
     };
-    let (mut contestants, missing) =
+    let (mut contestants, mut missing) =
         contestants::gather(&programs, &version.programs(), version != Version::V1_6)?;
     contestants.retain(|contestant| {
         run.against.is_empty()
@@ -140,7 +87,25 @@ fn measure(run: &Run) -> Result<()> {
         println!("bench: {name}: {value}");
     }
 
-    let results = take(run, &programs, version, contestants)?;
+    let mut results = Results::default();
+    if run.only.is_empty() || run.only.iter().any(|subject| subject.shares_node()) {
+        take(run, &programs, version, contestants.clone(), &mut results)?;
+    }
+    if run.wants(Subject::Http) {
+        println!("bench: HTTP servers");
+        let (cases, not_here) = measure::http::choose(&run.case, &guests())?;
+        missing.extend(not_here);
+        let http = measure::http::Http {
+            programs: &programs,
+            contestants: &contestants,
+            version,
+            guests: &guests(),
+            plan: &run.plan().http,
+            against: &run.against,
+            cases,
+        };
+        missing.extend(http.measure(&mut results)?);
+    }
     println!("bench: measured in {} s", begin.elapsed().as_secs());
 
     let verdicts = verdicts(&promises, &results)?;
@@ -156,7 +121,10 @@ fn measure(run: &Run) -> Result<()> {
         built.join("results.json"),
         serde_json::to_vec_pretty(&results.to_json())?,
     )?;
-    let whole = run.only.is_empty() && run.against.is_empty() && run.plan != Length::Smoke;
+    let whole = run.only.is_empty()
+        && run.case.is_empty()
+        && run.against.is_empty()
+        && run.plan != Length::Smoke;
     if whole && version == Version::V2_1 {
         report.write(&paths::repository().join("docs"))?;
         println!("bench: wrote docs/benchmarks.md");
@@ -179,7 +147,8 @@ fn take(
     programs: &Programs,
     version: Version,
     contestants: Vec<contestants::Contestant>,
-) -> Result<Results> {
+    results: &mut Results,
+) -> Result<()> {
     let node = Node::start(version)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -190,20 +159,14 @@ fn take(
         node: &node,
         images,
         contestants,
-        plan: match run.plan {
-            Length::Smoke => Plan::smoke(),
-            Length::Quick => Plan::quick(),
-            Length::Full => Plan::full(),
-        },
+        plan: run.plan(),
         runtime,
         api,
     };
     let sizes = import(&bench)?;
 
-    let mut results = Results::default();
-    let wanted = |subject| run.only.is_empty() || run.only.contains(&subject);
     let begin = |subject: Subject, what: &str| {
-        let wanted = wanted(subject);
+        let wanted = run.wants(subject);
         if wanted {
             println!("bench: {what}");
         }
@@ -211,35 +174,34 @@ fn take(
     };
     let measured = (|| {
         if begin(Subject::CtrRun, "ctr run --rm of a hello") {
-            measure::ctr_run::measure(&bench, &mut results)?;
+            measure::ctr_run::measure(&bench, results)?;
         }
         if begin(Subject::Calls, "the task API, call by call") {
-            measure::calls::measure(&bench, &mut results)?;
+            measure::calls::measure(&bench, results)?;
         }
         if begin(Subject::AtOnce, "many at once, through the task API") {
-            measure::at_once::measure(&bench, &mut results)?;
+            measure::at_once::measure(&bench, results)?;
         }
         if begin(Subject::CtrAtOnce, "many at once, with ctr") {
-            measure::at_once::measure_with_ctr(&bench, &mut results)?;
+            measure::at_once::measure_with_ctr(&bench, results)?;
         }
         if begin(Subject::Memory, "the memory of idle containers") {
-            measure::memory::measure(&bench, &mut results)?;
+            measure::memory::measure(&bench, results)?;
         }
         if version == Version::V2_1 && begin(Subject::Pods, "pods, through the CRI") {
-            measure::pods::measure(&bench, &guests(), &programs.binaries, &mut results)?;
+            measure::pods::measure(&bench, &guests(), &programs.binaries, results)?;
         }
         if begin(Subject::Programs, "first and later starts of programs") {
-            measure::programs::measure(&bench, &mut results)?;
+            measure::programs::measure(&bench, results)?;
         }
         if begin(Subject::Sizes, "sizes") {
-            measure::sizes::measure(&bench, &sizes, &mut results)?;
+            measure::sizes::measure(&bench, &sizes, results)?;
         }
         Ok(())
     })();
     measured.map_err(|error: anyhow::Error| {
         error.context(format!("containerd's last words:\n{}\n", node.last_words()))
-    })?;
-    Ok(results)
+    })
 }
 
 /// Where `build.sh guests` leaves what containers run.

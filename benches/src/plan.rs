@@ -1,5 +1,7 @@
 //! How often things are measured.
 
+use std::time::Duration;
+
 /// Counts of one run.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -21,6 +23,29 @@ pub struct Plan {
     pub programs: Vec<(&'static str, usize, u64)>,
     /// Later starts after each first one.
     pub later_starts: usize,
+    pub http: Http,
+}
+
+/// How servers are put under load.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Rounds, each with every server in every case.
+    pub rounds: usize,
+    /// How many connections at once.
+    pub connections: Vec<usize>,
+    /// How many processors a server has.
+    pub cores: Vec<usize>,
+    /// How long each load goes on before it counts.
+    pub warm_up: Duration,
+    /// How long it counts.
+    pub measured: Duration,
+    /// How long it counts at a part of the capacity.
+    pub open: Duration,
+    /// How many requests show that memory stays what it is.
+    pub soak: u64,
+    /// Whether all cases are measured with all these connections and processors,
+    /// and memory and open loops in all rounds.
+    pub thorough: bool,
 }
 
 impl Plan {
@@ -40,6 +65,16 @@ impl Plan {
                 ("20mb", 20_000_000, 1),
             ],
             later_starts: 5,
+            http: Http {
+                rounds: 3,
+                connections: vec![1, 32, 256],
+                cores: vec![1, 2],
+                warm_up: Duration::from_millis(250),
+                measured: Duration::from_millis(1000),
+                open: Duration::from_millis(3000),
+                soak: 400_000,
+                thorough: false,
+            },
         }
     }
 
@@ -59,6 +94,16 @@ impl Plan {
                 ("20mb", 20_000_000, 3),
             ],
             later_starts: 10,
+            http: Http {
+                rounds: 5,
+                connections: vec![1, 32, 256],
+                cores: vec![1, 2],
+                warm_up: Duration::from_millis(1000),
+                measured: Duration::from_millis(5000),
+                open: Duration::from_millis(20000),
+                soak: 3_600_000,
+                thorough: true,
+            },
         }
     }
 
@@ -74,6 +119,16 @@ impl Plan {
             idle_pods: vec![1, 5],
             programs: vec![("50kb", 50_000, 1), ("2mb", 2_000_000, 1)],
             later_starts: 2,
+            http: Http {
+                rounds: 1,
+                connections: vec![1, 32],
+                cores: vec![1],
+                warm_up: Duration::from_millis(100),
+                measured: Duration::from_millis(300),
+                open: Duration::from_millis(500),
+                soak: 20_000,
+                thorough: false,
+            },
         }
     }
 }

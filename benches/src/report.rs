@@ -1,6 +1,7 @@
 //! `docs/benchmarks.md` and its charts.
 
 use crate::chart::{self, Group};
+use crate::http::report as http;
 use crate::promise::{Promise, Verdict, shown};
 use crate::results::{Measure, Results};
 use crate::subjects::{Section, sections};
@@ -10,14 +11,18 @@ use std::fs;
 use std::path::Path;
 
 /// Contestants in the order in which they are listed.
-const ORDER: [&str; 7] = [
+const ORDER: [&str; 11] = [
     "wisp",
+    "wisp-run",
     "wisp-layer",
     "wisp-before",
     "runc",
     "crun",
+    "wasmtime",
+    "wasmtime-tuned",
     "runwasi",
     "runwasi-file",
+    "hyper",
 ];
 
 /// Everything that is written.
@@ -60,7 +65,7 @@ impl Report<'_> {
     pub fn write(&self, docs: &Path) -> Result<()> {
         let charts = docs.join("benchmarks");
         fs::create_dir_all(&charts)?;
-        for section in sections() {
+        for section in sections().into_iter().chain(http::charts()) {
             if let Some(svg) = self.chart(&section) {
                 let path = charts.join(section.chart).with_extension("svg");
                 fs::write(&path, svg).with_context(|| path.display().to_string())?;
@@ -96,6 +101,7 @@ impl Report<'_> {
         sections()
             .iter()
             .filter_map(|section| self.section(section))
+            .chain(http::tables(self.results))
             .collect::<Vec<_>>()
             .join("\n")
     }
@@ -172,7 +178,8 @@ impl Report<'_> {
     }
 }
 
-fn ordered(measure: &Measure) -> impl Iterator<Item = &str> {
+/// Who was measured, in the order in which they are listed.
+pub fn ordered(measure: &Measure) -> impl Iterator<Item = &'static str> {
     ORDER.into_iter().filter(|contestant| {
         measure.of.contains_key(*contestant) || measure.failures.contains_key(*contestant)
     })
@@ -187,7 +194,6 @@ fn measure_rows(rows: &mut String, label: &str, measure: &Measure) {
             None => String::new(),
         };
         let samples = measure.of.get(contestant).cloned().unwrap_or_default();
-        let number = |value: Option<f64>| value.map_or("–".to_owned(), shown);
         let spread = samples
             .spread()
             .filter(|_| samples.count() > 1)
@@ -211,7 +217,13 @@ fn measure_rows(rows: &mut String, label: &str, measure: &Measure) {
     }
 }
 
-fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
+/// A value, or a dash if there is none.
+pub fn number(value: Option<f64>) -> String {
+    value.map_or_else(|| "–".to_owned(), shown)
+}
+
+/// Writes a line.
+pub fn line(text: &mut String, line: std::fmt::Arguments<'_>) {
     // Writing to a string cannot fail.
     let _ = writeln!(text, "{line}");
 }

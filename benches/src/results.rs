@@ -8,6 +8,7 @@ use std::fmt;
 /// What a measure counts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
+    Microseconds,
     Milliseconds,
     PerSecond,
     Mebibytes,
@@ -23,6 +24,7 @@ impl Unit {
 impl fmt::Display for Unit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Microseconds => "µs",
             Self::Milliseconds => "ms",
             Self::PerSecond => "per s",
             Self::Mebibytes => "MiB",

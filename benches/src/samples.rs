@@ -34,8 +34,8 @@ impl Samples {
         Some((self.quantile(0.75)? - self.quantile(0.25)?) / median)
     }
 
-    /// Interpolated between neighbours, so that few samples do not jump.
-    fn quantile(&self, part: f64) -> Option<f64> {
+    /// What that part of the samples does not exceed: interpolated between neighbours, so that few samples do not jump.
+    pub fn quantile(&self, part: f64) -> Option<f64> {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
         let last = sorted.len().checked_sub(1)?;

@@ -3,6 +3,8 @@
 //! means, and kept in containerd's content store; files in the root file system
 //! are compiled at each start, because the crate offers nothing else for them.
 
+mod http;
+
 use anyhow::{Result, anyhow};
 use containerd_shim_wasm::sandbox::Sandbox;
 use containerd_shim_wasm::sandbox::context::{RuntimeContext, WasmLayer};
@@ -14,6 +16,7 @@ use wasmtime::component::{Component, ResourceTable};
 use wasmtime::{Engine, Module, Precompiled, Store};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView, p1, p2};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 /// What every one of these shims exits with when the guest traps.
 const TRAPPED: i32 = 137;
@@ -93,7 +96,11 @@ async fn run(
 ) -> wasmtime::Result<()> {
     if !precompiled {
         return if is_component(bytes) {
-            run_component(&Component::new(&ENGINE, bytes)?, wasi(context)?.build()).await
+            let program = Component::new(&ENGINE, bytes)?;
+            if http::is_server(&program) {
+                return http::serve(context, bytes, precompiled).await;
+            }
+            run_component(&program, wasi(context)?.build()).await
         } else {
             run_module(&Module::new(&ENGINE, bytes)?, wasi(context)?.build_p1()).await
         };
@@ -102,6 +109,9 @@ async fn run(
         Some(Precompiled::Component) => {
             // SAFETY: containerd's store has what `Precompiler` made.
             let program = unsafe { Component::deserialize(&ENGINE, bytes) }?;
+            if http::is_server(&program) {
+                return http::serve(context, bytes, precompiled).await;
+            }
             run_component(&program, wasi(context)?.build()).await
         }
         Some(Precompiled::Module) => {
@@ -129,6 +139,7 @@ fn wasi(context: &impl RuntimeContext) -> wasmtime::Result<WasiCtxBuilder> {
 struct Guest {
     wasi: WasiCtx,
     table: ResourceTable,
+    http: WasiHttpCtx,
 }
 
 impl WasiView for Guest {
@@ -140,12 +151,23 @@ impl WasiView for Guest {
     }
 }
 
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView {
+            ctx: &mut self.http,
+            table: &mut self.table,
+            hooks: wasmtime_wasi_http::default_hooks(),
+        }
+    }
+}
+
 async fn run_component(program: &Component, wasi: WasiCtx) -> wasmtime::Result<()> {
     let mut linker = wasmtime::component::Linker::<Guest>::new(&ENGINE);
     p2::add_to_linker_async(&mut linker)?;
     let guest = Guest {
         wasi,
         table: ResourceTable::new(),
+        http: WasiHttpCtx::new(),
     };
     let mut store = Store::new(&ENGINE, guest);
     let command = p2::bindings::Command::instantiate_async(&mut store, program, &linker).await?;

@@ -3,6 +3,7 @@
 pub mod at_once;
 pub mod calls;
 pub mod ctr_run;
+pub mod http;
 pub mod memory;
 pub mod pods;
 pub mod programs;

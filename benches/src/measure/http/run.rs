@@ -1,0 +1,124 @@
+//! One server in one case.
+
+use crate::http::cases::Case;
+use crate::http::connection::Exchange;
+use crate::http::cores::{self, Cores};
+use crate::http::load::{self, Extent, Pace, Seen};
+use crate::http::running::Running;
+use crate::http::servers::Server;
+use crate::measure::http::names::{PART, PERCENTILES, idle_pss, latency, loaded_pss, open, rate};
+use crate::measure::memory::{Memory, SETTLE};
+use crate::plan;
+use crate::results::{Results, Unit};
+use anyhow::{Context, Result, anyhow};
+use std::thread::{scope, sleep};
+
+/// A server in one case.
+pub struct Run<'a> {
+    pub case: &'a Case,
+    pub exchange: &'a Exchange,
+    pub server: &'a Server,
+    pub cores: &'a Cores,
+    pub plan: &'a plan::Http,
+}
+
+impl Run<'_> {
+    /// How many connections at once, in turn.
+    fn connections(&self) -> Vec<usize> {
+        if self.case.is_hello() {
+            self.plan.connections.clone()
+        } else {
+            vec![self.case.connections()]
+        }
+    }
+
+    /// Puts the server under load and weighs it.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn measure(
+        &self,
+        running: &Running<'_>,
+        round: usize,
+        results: &mut Results,
+    ) -> Result<()> {
+        let (case, name) = (self.case.name, self.server.name);
+        let processors = self.cores.server.len();
+        // Memory and honest latencies are those of one processor.
+        let also = processors == 1 && (round == 0 || self.plan.thorough);
+        if also {
+            sleep(SETTLE);
+            let memory = Memory::of(running.pid()).context("the server has ended")?;
+            results.add(&idle_pss(case), Unit::Mebibytes, name, memory.pss);
+        }
+        for connections in self.connections() {
+            let extent = Extent::Time {
+                warm_up: self.plan.warm_up,
+                measured: self.plan.measured,
+            };
+            let seen = self.load(running, connections, Pace::Closed, extent)?;
+            let measure = rate(case, connections, processors);
+            results.add(&measure, Unit::PerSecond, name, seen.rate);
+            for (percentile, part) in PERCENTILES {
+                let measure = latency(case, connections, processors, percentile);
+                let value = seen.latencies.quantile(part).context("no latencies")?;
+                results.add(&measure, Unit::Milliseconds, name, value);
+            }
+        }
+        if also {
+            sleep(SETTLE);
+            let memory = Memory::of(running.pid()).context("the server has ended")?;
+            results.add(&loaded_pss(case), Unit::Mebibytes, name, memory.pss);
+            self.open(running, results)?;
+        }
+        Ok(())
+    }
+
+    /// Latencies at a part of the capacity.
+    fn open(&self, running: &Running<'_>, results: &mut Results) -> Result<()> {
+        let (case, name) = (self.case.name, self.server.name);
+        let capacity = rate(case, self.case.connections(), self.cores.server.len());
+        let Some((capacity, _)) = results.median(&capacity, name) else {
+            return Ok(());
+        };
+        let extent = Extent::Time {
+            warm_up: self.plan.warm_up,
+            measured: self.plan.open,
+        };
+        let pace = Pace::Open(capacity * PART);
+        let seen = self.load(running, self.case.connections(), pace, extent)?;
+        for (percentile, part) in PERCENTILES {
+            let value = seen.latencies.quantile(part).context("no latencies")?;
+            results.add(&open(case, percentile), Unit::Milliseconds, name, value);
+        }
+        Ok(())
+    }
+
+    /// The client has a thread of its own on its processors.
+    pub fn load(
+        &self,
+        running: &Running<'_>,
+        connections: usize,
+        pace: Pace,
+        extent: Extent,
+    ) -> Result<Seen> {
+        scope(|scope| {
+            let client = scope.spawn(|| {
+                cores::on(&self.cores.client, || {
+                    load::run(running.address, self.exchange, connections, pace, extent)
+                })
+            });
+            client
+                .join()
+                .unwrap_or_else(|_| Err(anyhow!("the client panicked")))
+        })
+    }
+
+    /// Notes that it failed.
+    pub fn failed(&self, results: &mut Results) {
+        for connections in self.connections() {
+            let measure = rate(self.case.name, connections, self.cores.server.len());
+            results.failed(&measure, Unit::PerSecond, self.server.name);
+        }
+    }
+}
