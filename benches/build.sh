@@ -112,7 +112,7 @@ wasmtime() {
     fi
     CARGO_TARGET_DIR=$repo/target/peer-wasmtime \
         CARGO_PROFILE_RELEASE_LTO=fat \
-        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=1 \
+        CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 \
         CARGO_PROFILE_RELEASE_PANIC=abort \
         CARGO_PROFILE_RELEASE_STRIP=debuginfo \
         cargo install --quiet --locked --root target/bench/wasmtime \

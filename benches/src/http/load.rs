@@ -250,3 +250,78 @@ impl<'a> Client<'a> {
 fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::TcpListener;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    /// How long the server of [`server`] is still, once.
+    const STALL: Duration = Duration::from_millis(300);
+
+    /// A server that answers with `body`; it stalls before answer number `stall`.
+    /// Answers where it is and how many requests it has had.
+    fn server(body: &'static str, stall: u64) -> (SocketAddr, Arc<AtomicU64>) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+        let address = listener.local_addr().expect("an address");
+        let count = Arc::new(AtomicU64::new(0));
+        let counted = count.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming() {
+                let (mut stream, count) = (stream.expect("accept"), count.clone());
+                std::thread::spawn(move || {
+                    let mut head = Vec::new();
+                    let mut byte = [0];
+                    while stream.read(&mut byte).is_ok_and(|read| read == 1) {
+                        head.push(byte[0]);
+                        if head.ends_with(b"\r\n\r\n") {
+                            head.clear();
+                            if count.fetch_add(1, Ordering::Relaxed) + 1 == stall {
+                                std::thread::sleep(STALL);
+                            }
+                            let length = body.len();
+                            let answer = format!(
+                                "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
+                            );
+                            stream.write_all(answer.as_bytes()).expect("answer");
+                        }
+                    }
+                });
+            }
+        });
+        (address, counted)
+    }
+
+    #[test]
+    fn a_closed_loop_ends_with_the_last_response() {
+        let (address, count) = server("hello\n", 0);
+        let exchange = Exchange::get("/", 6);
+        let seen = run(address, &exchange, 3, Pace::Closed, Extent::Requests(100));
+        assert_eq!(seen.expect("responses").latencies.count(), 100);
+        assert_eq!(count.load(Ordering::Relaxed), 100);
+    }
+
+    #[test]
+    fn a_stall_delays_all_who_are_due_meanwhile() {
+        let (address, _) = server("hello\n", 20);
+        let exchange = Exchange::get("/", 6);
+        let pace = Pace::Open(400.0);
+        let seen = run(address, &exchange, 1, pace, Extent::Requests(200)).expect("responses");
+        let delayed = |latency: &&f64| **latency > milliseconds(STALL / 3);
+        let delayed = seen.latencies.all().iter().filter(delayed).count();
+        // A closed loop would have seen one. Of 80 that are due, by chance a few less.
+        assert!(delayed > 40, "{delayed}");
+    }
+
+    #[test]
+    fn a_wrong_answer_is_no_measurement() {
+        let (address, _) = server("no\n", 0);
+        let exchange = Exchange::get("/", 6);
+        let seen = run(address, &exchange, 1, Pace::Closed, Extent::Requests(1));
+        let error = format!("{:#}", seen.expect_err("a wrong answer"));
+        assert_eq!(error, "a body of 3 bytes instead of 6");
+    }
+}
