@@ -63,10 +63,10 @@ storm: build examples ## 100,000 requests from 256 clients, of which many leave 
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh
 
-bench: bench-peers ## Measure beside the peers, 10 minutes (BINARIES=dir BASELINE=dir)
+bench: bench-peers ## Measure beside the peers, 20 minutes (BINARIES=dir BASELINE=dir)
 	target/release/wisp-bench run --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
-bench-full: bench-peers ## The same with more samples, an hour
+bench-full: bench-peers ## The same with more samples, two hours
 	target/release/wisp-bench run --plan full --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
 bench-http: bench-peers ## Only HTTP servers, 8 minutes (BINARIES=dir BASELINE=dir)

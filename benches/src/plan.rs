@@ -43,13 +43,13 @@ pub struct Http {
     pub open: Duration,
     /// How many requests show that memory stays what it is.
     pub soak: u64,
-    /// Whether all cases are measured with all these connections and processors,
-    /// and memory and open loops in all rounds.
+    /// Whether all cases are measured with all these processors, and memory and
+    /// open loops in all cases and rounds.
     pub thorough: bool,
 }
 
 impl Plan {
-    /// For `make bench`: about ten minutes on two cores.
+    /// For `make bench`: about twenty minutes on two cores, of which eight are for HTTP servers.
     pub fn quick() -> Self {
         Self {
             ctr_runs: 30,
@@ -66,13 +66,13 @@ impl Plan {
             ],
             later_starts: 5,
             http: Http {
-                rounds: 3,
+                rounds: 2,
                 connections: vec![1, 32, 256],
                 cores: vec![1, 2],
-                warm_up: Duration::from_millis(250),
-                measured: Duration::from_millis(1000),
-                open: Duration::from_millis(3000),
-                soak: 400_000,
+                warm_up: Duration::from_millis(200),
+                measured: Duration::from_millis(800),
+                open: Duration::from_millis(2500),
+                soak: 300_000,
                 thorough: false,
             },
         }
@@ -95,12 +95,12 @@ impl Plan {
             ],
             later_starts: 10,
             http: Http {
-                rounds: 5,
+                rounds: 3,
                 connections: vec![1, 32, 256],
                 cores: vec![1, 2],
-                warm_up: Duration::from_millis(1000),
-                measured: Duration::from_millis(5000),
-                open: Duration::from_millis(20000),
+                warm_up: Duration::from_millis(500),
+                measured: Duration::from_millis(3000),
+                open: Duration::from_millis(10_000),
                 soak: 3_600_000,
                 thorough: true,
             },

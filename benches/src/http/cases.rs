@@ -12,7 +12,13 @@ pub enum Instances {
     Fresh,
     /// [`REUSE`], one after the other.
     Reused,
+    /// [`REUSE`], up to [`AT_ONCE`] of them at once.
+    Shared,
 }
+
+/// How many requests at once an instance answers that may be shared: as many as
+/// `wasmtime serve` gives it.
+pub const AT_ONCE: u32 = 16;
 
 /// How many connections there are where their number is not the question.
 pub const CONNECTIONS: usize = 32;
@@ -58,7 +64,7 @@ pub struct Case {
 
 /// All of them.
 pub fn cases() -> Vec<Case> {
-    use Instances::{Fresh, Reused};
+    use Instances::{Fresh, Reused, Shared};
     use Interface::{P2, P3};
     use Request::{Call, Echo, Hello, Stream};
     [
@@ -85,6 +91,12 @@ pub fn cases() -> Vec<Case> {
             "hello, 0.3, reused",
             "The same with instances that answer 128 requests, one after the other.",
             ("hello_03", P3, Reused, Hello),
+        ),
+        (
+            "hello-03-shared",
+            "hello, 0.3, shared",
+            "The same with instances that answer 128 requests, up to 16 at once.",
+            ("hello_03", P3, Shared, Hello),
         ),
         (
             "echo-02",

@@ -1,7 +1,7 @@
 //! Who serves, and how each is started.
 
 use crate::contestants::{Contestant, Programs};
-use crate::http::cases::{Case, Instances, Interface, REUSE};
+use crate::http::cases::{AT_ONCE, Case, Instances, Interface, REUSE};
 use crate::http::connection::Exchange;
 use crate::http::containers::Containers;
 use crate::http::cores::{self, Cores};
@@ -168,16 +168,20 @@ impl Server {
 pub fn reuse(case: &Case) -> u32 {
     match case.instances {
         Instances::Fresh => 1,
-        Instances::Reused => REUSE,
+        Instances::Reused | Instances::Shared => REUSE,
     }
 }
 
 /// What wisp is asked for.
 fn annotations(case: &Case, place: &Place<'_>) -> Vec<String> {
-    vec![
+    let mut annotations = vec![
         format!("io.wisp.http.reuse={}", reuse(case)),
         format!("io.wisp.net.outbound=http://{}", place.upstream),
-    ]
+    ];
+    if case.instances == Instances::Shared {
+        annotations.push(format!("io.wisp.http.concurrency={AT_ONCE}"));
+    }
+    annotations
 }
 
 fn wisp_run(

@@ -1,6 +1,6 @@
 //! `wasmtime serve`.
 
-use crate::http::cases::{Case, Interface};
+use crate::http::cases::{AT_ONCE, Case, Instances};
 use crate::http::servers::reuse;
 use anyhow::{Context, Result, ensure};
 use std::net::SocketAddr;
@@ -64,10 +64,11 @@ impl Wasmtime {
             .args(["serve", "-Scli", "--allow-precompiled", "--addr"])
             .arg(address.to_string())
             .arg(format!("--max-instance-reuse-count={}", reuse(case)));
-        if case.interface == Interface::P3 {
-            // One after the other, as the case is; 16 at once is the default.
-            command.arg("--max-instance-concurrent-reuse-count=1");
-        }
+        let at_once = match case.instances {
+            Instances::Shared => AT_ONCE,
+            Instances::Fresh | Instances::Reused => 1,
+        };
+        command.arg(format!("--max-instance-concurrent-reuse-count={at_once}"));
         command.args(self.flags()).arg(compiled);
         command
     }

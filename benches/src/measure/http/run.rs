@@ -45,7 +45,8 @@ impl Run<'_> {
         let (case, name) = (self.case.name, self.server.name);
         let processors = self.cores.server.len();
         // Memory and honest latencies are those of one processor.
-        let also = processors == 1 && (round == 0 || self.plan.thorough);
+        let is_first = round == 0 && self.case.is_hello();
+        let also = processors == 1 && (is_first || self.plan.thorough);
         if also {
             sleep(SETTLE);
             let memory = Memory::of(running.pid()).context("the server has ended")?;
