@@ -419,10 +419,13 @@ fn check_name(name: &str) -> Result<(), String> {
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
     };
-    // All digits is an address gone wrong, never a name.
-    let numeric = name
-        .bytes()
-        .all(|byte| byte.is_ascii_digit() || byte == b'.');
+    // What ends in a number is an address gone wrong, never a name: resolvers take
+    // it for one, in octal, hexadecimal and with fewer parts (inet_aton(3)).
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let numeric = match last.strip_prefix("0x") {
+        Some(hex) => hex.bytes().all(|byte| byte.is_ascii_hexdigit()),
+        None => last.bytes().all(|byte| byte.is_ascii_digit()),
+    };
     if name.len() <= 253 && !numeric && name.split('.').all(label) {
         return Ok(());
     }
