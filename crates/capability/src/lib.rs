@@ -21,7 +21,7 @@ pub use error::CapabilityError;
 pub use grant::{Clocks, Grant, Preopen, Request, RootAccess, Volume, grant};
 pub use http::{AccessLog, HttpServer};
 pub use interfaces::{Interfaces, list as interface_list};
-pub use limits::{Cap, Limits, Source, amount, head_room};
+pub use limits::{Cap, FURTHER_HOST, Limits, Source, amount, head_room};
 pub use policy::{Ceiling, PROFILES, Policy, Profile, Terms, check};
 pub use rules::{Rules, Scheme};
 

@@ -14,6 +14,11 @@ const HOST: u64 = 4 * MIB;
 const HOST_SHARE: u64 = 16;
 const HOST_SHARE_MOST: u64 = 32 * MIB;
 
+/// What the process around a further guest of a container takes, in bytes: the
+/// code and tables that it has are its container's, and so it takes less than the
+/// first.
+pub const FURTHER_HOST: u64 = 2 * MIB;
+
 /// What a guest may hand to its host in one call, where nothing limits memory,
 /// in bytes.
 const HOSTCALL_MOST: u64 = 128 * MIB;
@@ -24,6 +29,11 @@ const HOSTCALL_LEAST: u64 = MIB;
 const RESOURCE: u64 = 256;
 const RESOURCES_LEAST: u64 = 4096;
 const RESOURCES_MOST: u64 = 65_536;
+
+/// The same for a call of 0.3 that is under way, which the guest may wait for later.
+const CALL: u64 = 1024;
+const CALLS_LEAST: u64 = 1024;
+const CALLS_MOST: u64 = 65_536;
 
 /// What a container's memory limit leaves to the guest's process itself, in
 /// bytes: the rest is the guest's.
@@ -88,6 +98,14 @@ impl Limits {
     pub fn resources(&self) -> u64 {
         self.container.map_or(RESOURCES_MOST, |limit| {
             (head_room(limit) / 2 / RESOURCE).clamp(RESOURCES_LEAST, RESOURCES_MOST)
+        })
+    }
+
+    /// How many calls of 0.3, and what they are waited for by, one instance may
+    /// have under way.
+    pub fn calls(&self) -> u64 {
+        self.container.map_or(CALLS_MOST, |limit| {
+            (head_room(limit) / 2 / CALL).clamp(CALLS_LEAST, CALLS_MOST)
         })
     }
 }
@@ -226,6 +244,9 @@ mod tests {
         assert_eq!(with(None).resources(), RESOURCES_MOST);
         assert_eq!(with(Some(32 * MIB)).resources(), 12_288);
         assert_eq!(with(Some(1)).resources(), RESOURCES_LEAST);
+        assert_eq!(with(None).calls(), CALLS_MOST);
+        assert_eq!(with(Some(32 * MIB)).calls(), 3072);
+        assert_eq!(with(Some(1)).calls(), CALLS_LEAST);
     }
 
     #[test]

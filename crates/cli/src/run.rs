@@ -11,6 +11,7 @@ use clap::Args;
 use wisp_aot::{Artifact, Cache, Digest};
 use wisp_capability::{Grant, Policy, Request, Volume, annotation};
 use wisp_config::Config;
+use wisp_engine::ledger::Ledger;
 use wisp_engine::{CpuLimit, EngineError, HostPreopen, Prepared, Setup, World};
 
 use crate::pack::pair;
@@ -102,6 +103,7 @@ impl Run {
             grant,
             preopens,
             memory_limit: None,
+            ledger: Ledger::own(),
             cpu_limit: CpuLimit::default(),
             config: config_dir,
             ready: Box::new(move |started| match started {

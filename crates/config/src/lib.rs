@@ -41,7 +41,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 pub use compiler::Compiler;
 pub use policy::{OwnProfile, Policy};
@@ -116,9 +116,51 @@ pub enum ConfigError {
     Value {
         path: PathBuf,
         line: usize,
-        field: &'static str,
+        field: String,
         problem: String,
     },
+}
+
+/// A settings file as it was at some time: what a container was made by holds for
+/// all that joins it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Text {
+    path: PathBuf,
+    text: String,
+}
+
+impl Text {
+    /// Reads the file that [`Config::load`] reads; `None` if there is none and
+    /// need not be.
+    ///
+    /// # Errors
+    /// A file that cannot be read.
+    pub fn load(explicit: Option<&Path>) -> Result<Option<Self>, ConfigError> {
+        let named = std::env::var_os(PATH_VARIABLE)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from);
+        let chosen = explicit.or(named.as_deref());
+        let path = chosen.unwrap_or(Path::new(DEFAULT_PATH));
+        match std::fs::read_to_string(path) {
+            Ok(text) => Ok(Some(Self {
+                path: path.into(),
+                text,
+            })),
+            Err(source) if source.kind() == io::ErrorKind::NotFound && chosen.is_none() => Ok(None),
+            Err(source) => Err(ConfigError::Read {
+                path: path.into(),
+                source,
+            }),
+        }
+    }
+
+    /// What it says.
+    ///
+    /// # Errors
+    /// A text that cannot be understood, with the file and the line.
+    pub fn parse(&self) -> Result<Config, ConfigError> {
+        Config::parse(&self.path, &self.text)
+    }
 }
 
 impl Config {
@@ -129,28 +171,7 @@ impl Config {
     /// A file that cannot be read or understood. Only the default one may be
     /// missing: then everything has its default.
     pub fn load(explicit: Option<&Path>) -> Result<Self, ConfigError> {
-        let named = std::env::var_os(PATH_VARIABLE)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from);
-        match explicit.or(named.as_deref()) {
-            Some(path) => Self::read(path),
-            None => match Self::read(Path::new(DEFAULT_PATH)) {
-                Err(ConfigError::Read { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound =>
-                {
-                    Ok(Self::default())
-                }
-                result => result,
-            },
-        }
-    }
-
-    fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: path.into(),
-            source,
-        })?;
-        Self::parse(path, &text)
+        Text::load(explicit)?.map_or_else(|| Ok(Self::default()), |text| text.parse())
     }
 
     /// Reads the settings from `text`, which stands in the file `path`.
@@ -158,11 +179,9 @@ impl Config {
     /// # Errors
     /// A text that cannot be understood, with the line.
     pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let line_at = |at: usize| Some(text.get(..at)?.matches('\n').count() + 1);
         let config: Self = toml::from_str(text).map_err(|error| {
-            let line = error
-                .span()
-                .and_then(|span| text.get(..span.start))
-                .map(|before| before.matches('\n').count() + 1);
+            let line = error.span().and_then(|span| line_at(span.start));
             let problem = error.message().trim().replace('\n', "; ");
             ConfigError::Malformed {
                 path: path.into(),
@@ -174,26 +193,41 @@ impl Config {
         })?;
         match config.check() {
             Ok(()) => Ok(config),
-            Err((field, problem)) => Err(ConfigError::Value {
+            Err(Wrong { field, problem, at }) => Err(ConfigError::Value {
                 path: path.into(),
-                line: line_of(text, field),
+                line: at
+                    .and_then(line_at)
+                    .unwrap_or_else(|| line_of(text, &field)),
                 field,
                 problem,
             }),
         }
     }
 
-    fn check(&self) -> Result<(), (&'static str, String)> {
+    fn check(&self) -> Result<(), Wrong> {
         absolute("cache.dir", &self.cache.dir)
             .and_then(|()| absolute("cache.run_dir", &self.cache.run_dir))
             .and_then(|()| self.compiler.check())
-            .and_then(|()| self.policy.check(&self.profiles))
+            .map_err(|(field, problem)| Wrong {
+                field: field.to_owned(),
+                problem,
+                at: None,
+            })?;
+        self.policy.check(&self.profiles)
     }
 
     /// What pods may ask for.
     pub fn policy(&self) -> wisp_capability::Policy {
         self.policy.value(&self.profiles)
     }
+}
+
+/// A value that the file's form allows and that makes no sense.
+struct Wrong {
+    field: String,
+    problem: String,
+    /// Where it stands, in bytes, if that is known.
+    at: Option<usize>,
 }
 
 /// The line, counted from one, of the first setting that has the last part of
@@ -284,11 +318,18 @@ mod tests {
             ("[compiler]\nmemory_mib = 1", "compiler.memory_mib"),
             ("[compiler]\nmemory_mib = -1", "line 2"),
             ("[compiler]\nthreads = 0", "line 2: compiler.threads"),
-            ("[policy]\nprofile = \"none\"", "line 2: policy.profile"),
+            (
+                "[policy]\nprofile = \"none\"",
+                "line 2: policy.profile: \"none\"",
+            ),
             ("[policy]\n\nprofiles = [\"a\"]", "line 3: policy.profiles"),
             (
-                "[policy.namespaces.a]\nprofile = \"b\"",
-                "line 2: policy.profile",
+                "[policy]\nprofiles = [\n\"strict\",\n\"a\"]",
+                "line 4: policy.profiles",
+            ),
+            (
+                "[policy]\nprofile = \"open\"\n[policy.namespaces.a]\nprofile = \"b\"",
+                "line 4: policy.namespaces.a.profile: \"b\"",
             ),
             ("[policy]\nannotations = [\"io.wisp.x\"]", "line 2"),
             ("[policy]\nannotations = [\"io.wisp.x*\"]", "io.wisp.x*"),

@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
+use crate::Wrong;
 use serde::Deserialize;
+use toml::Spanned;
 use wisp_capability::{Ceiling, Profile, RootAccess, Rules, Terms, amount, annotation};
 
 /// `[policy]`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Policy {
-    profile: Option<String>,
-    profiles: Option<Vec<String>>,
+    profile: Option<Spanned<String>>,
+    profiles: Option<Vec<Spanned<String>>>,
     annotations: Option<Vec<Pattern>>,
     ceiling: Most,
     namespaces: BTreeMap<String, Own>,
@@ -20,8 +22,8 @@ pub struct Policy {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Own {
-    profile: Option<String>,
-    profiles: Option<Vec<String>>,
+    profile: Option<Spanned<String>>,
+    profiles: Option<Vec<Spanned<String>>>,
     annotations: Option<Vec<Pattern>>,
     ceiling: Most,
 }
@@ -159,15 +161,17 @@ impl Most {
 }
 
 fn terms(
-    profile: &Option<String>,
-    profiles: &Option<Vec<String>>,
+    profile: &Option<Spanned<String>>,
+    profiles: &Option<Vec<Spanned<String>>>,
     annotations: &Option<Vec<Pattern>>,
     ceiling: &Most,
 ) -> Terms {
     let texts = |patterns: &Vec<Pattern>| patterns.iter().map(|p| p.0.clone()).collect();
     Terms {
-        profile: profile.clone(),
-        profiles: profiles.clone(),
+        profile: profile.as_ref().map(|name| name.get_ref().clone()),
+        profiles: profiles
+            .as_ref()
+            .map(|names| names.iter().map(|name| name.get_ref().clone()).collect()),
         annotations: annotations.as_ref().map(texts),
         ceiling: ceiling.ceiling(),
     }
@@ -200,23 +204,24 @@ impl Policy {
         }
     }
 
-    /// The first profile that is named and not there, with the setting.
-    pub(crate) fn check(
-        &self,
-        profiles: &BTreeMap<String, OwnProfile>,
-    ) -> Result<(), (&'static str, String)> {
+    /// The first profile that is named and not there, with where it stands.
+    pub(crate) fn check(&self, profiles: &BTreeMap<String, OwnProfile>) -> Result<(), Wrong> {
         let policy = self.value(profiles);
-        let all = std::iter::once(&policy.node).chain(policy.namespaces.values());
-        for terms in all {
-            let listed = terms.profiles.iter().flatten();
-            let named = terms
-                .profile
-                .iter()
-                .map(|name| ("policy.profile", name))
-                .chain(listed.map(|name| ("policy.profiles", name)));
-            for (setting, name) in named {
-                if !policy.has_profile(name) {
-                    return Err((setting, format!("{name:?}: no profile has this name")));
+        let node = ("policy".to_owned(), &self.profile, &self.profiles);
+        let own = self.namespaces.iter().map(|(namespace, own)| {
+            let table = format!("policy.namespaces.{namespace}");
+            (table, &own.profile, &own.profiles)
+        });
+        for (table, profile, listed) in std::iter::once(node).chain(own) {
+            let named = (profile.iter().map(|name| ("profile", name)))
+                .chain(listed.iter().flatten().map(|name| ("profiles", name)));
+            for (field, name) in named {
+                if !policy.has_profile(name.get_ref()) {
+                    return Err(Wrong {
+                        field: format!("{table}.{field}"),
+                        problem: format!("{:?}: no profile has this name", name.get_ref()),
+                        at: Some(name.span().start),
+                    });
                 }
             }
         }

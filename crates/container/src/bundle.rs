@@ -53,6 +53,11 @@ impl Bundle {
         self.own().join("jail")
     }
 
+    /// The settings that a guest's container was made by, if there were any.
+    pub fn settings(&self) -> PathBuf {
+        self.own().join("settings.json")
+    }
+
     /// libcontainer's state directory of all containers of this bundle (one).
     pub fn state(&self) -> PathBuf {
         self.own().join("state")

@@ -43,6 +43,8 @@ pub struct CreateRequest {
     pub containerd: String,
     /// A config file named by the runtime options.
     pub config: Option<PathBuf>,
+    /// The container's ledger, a descriptor of the role.
+    pub ledger: RawFd,
     /// Whether each step is to be reported with its time.
     pub traced: bool,
 }
@@ -58,8 +60,6 @@ pub struct ExecRequest {
     pub bundle: PathBuf,
     /// containerd's gRPC socket, where images are looked up.
     pub containerd: String,
-    /// The config file that the container was created with.
-    pub config: Option<PathBuf>,
     /// What the container runs.
     pub kind: ProgramKind,
     /// The container's first process.
@@ -67,6 +67,10 @@ pub struct ExecRequest {
     /// The same as a pidfd, a descriptor of the role. As long as that is alive,
     /// the number above means the same process.
     pub pidfd: RawFd,
+    /// The container's ledger, a descriptor of the role.
+    pub ledger: RawFd,
+    /// Which place in it the process has.
+    pub place: usize,
     /// Where the container is.
     pub cgroup: Cgroup,
     /// What to run, and as whom.
@@ -248,6 +252,7 @@ mod tests {
             }],
             containerd: "/run/containerd/containerd.sock".into(),
             config: None,
+            ledger: 7,
             traced: false,
         };
         let mut line = serde_json::to_vec(&request).expect("encode");

@@ -18,6 +18,7 @@ use crate::bundle::Bundle;
 use crate::control::{CreateRequest, Created, ExecRequest, ProgramKind, Report, START};
 use crate::error::ContainerError;
 use crate::reports::Reports;
+use crate::shares::{Share, Shares};
 use crate::trace::Trace;
 
 /// The three standard streams of a container's first process.
@@ -40,26 +41,37 @@ pub struct Launch {
     trace: Trace,
 }
 
-/// Starts the init role for `request` with `stdio` as the container's streams.
+/// Starts the init role for `request` with `stdio` as the container's streams, and
+/// the first of its `shares`.
 ///
 /// # Errors
 /// When no process or descriptor is to be had.
-pub async fn launch(request: &CreateRequest, stdio: Stdio) -> Result<Launch, ContainerError> {
-    run("init", &request.id, request, stdio, None).await
+pub async fn launch(
+    mut request: CreateRequest,
+    shares: &Shares,
+    stdio: Stdio,
+) -> Result<Launch, ContainerError> {
+    request.ledger = shares.as_fd().as_raw_fd();
+    run("init", &request.id, &request, stdio, &[shares.as_fd()]).await
 }
 
 /// Starts the exec role with `stdio` as the new process's streams. `first` is
-/// the container's first process as a pidfd.
+/// the container's first process as a pidfd, `share` the new one's, which is to be
+/// dropped when it has ended.
 ///
 /// # Errors
 /// When no process or descriptor is to be had.
 pub async fn launch_exec(
     mut request: ExecRequest,
     first: &OwnedFd,
+    share: &Share,
     stdio: Stdio,
 ) -> Result<Launch, ContainerError> {
     request.pidfd = first.as_raw_fd();
-    run("exec", &request.id, &request, stdio, Some(first.as_fd())).await
+    request.ledger = share.as_fd().as_raw_fd();
+    request.place = share.number();
+    let passed = [first.as_fd(), share.as_fd()];
+    run("exec", &request.id, &request, stdio, &passed).await
 }
 
 /// The role runs from `/proc/self/exe`, so an upgrade that replaces the binary
@@ -69,7 +81,7 @@ async fn run(
     id: &str,
     request: &impl Serialize,
     stdio: Stdio,
-    passed: Option<BorrowedFd<'_>>,
+    passed: &[BorrowedFd<'_>],
 ) -> Result<Launch, ContainerError> {
     let trace = Trace::of(id);
     let (ours, theirs) = StdUnixStream::pair().map_err(init_error("socket pair"))?;
@@ -95,12 +107,12 @@ async fn run(
     // The daemon has one thread, so no other spawn can inherit the descriptor
     // while it is without CLOEXEC.
     pass(theirs.as_fd(), FdFlag::empty())?;
-    if let Some(passed) = passed {
-        pass(passed, FdFlag::empty())?;
+    for passed in passed {
+        pass(*passed, FdFlag::empty())?;
     }
     let spawned = command.spawn();
-    if let Some(passed) = passed {
-        pass(passed, FdFlag::FD_CLOEXEC)?;
+    for passed in passed {
+        pass(*passed, FdFlag::FD_CLOEXEC)?;
     }
     let child = spawned.map_err(init_error("start"))?;
     drop(theirs);

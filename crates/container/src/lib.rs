@@ -19,6 +19,7 @@ mod mounts;
 pub mod pidfd;
 mod reports;
 mod seccomp;
+mod shares;
 pub mod trace;
 
 pub use bundle::Bundle;
@@ -27,3 +28,4 @@ pub use error::ContainerError;
 pub use init::guest_of;
 pub use launch::{Launch, Stdio, launch, launch_exec};
 pub use oci_spec::runtime::{LinuxResources, Process};
+pub use shares::{Share, Shares};

@@ -67,6 +67,7 @@ fn run() -> Result<i32> {
     Ok(prepared.run(Setup {
         preopens,
         memory_limit: limit_file,
+        ledger: wisp_engine::ledger::Ledger::own(),
         cpu_limit: wisp_engine::CpuLimit::default(),
         config: grant.config_dir.clone().map(Into::into),
         grant,

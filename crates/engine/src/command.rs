@@ -34,13 +34,14 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Ar
         grant,
         preopens,
         memory_limit,
+        ledger,
         config,
         ready,
         ..
     } = setup;
     let prepared = || {
         install_command_signals().map_err(|error| format!("signal handlers: {error}"))?;
-        let surroundings = Surroundings::new(grant, preopens, memory_limit, config)?;
+        let surroundings = Surroundings::new(grant, preopens, memory_limit, ledger, config)?;
         let runtime = event_loop().map_err(|error| format!("event loop: {error}"))?;
         Ok((surroundings, runtime))
     };

@@ -50,10 +50,11 @@ mod tests {
     use wisp_capability::Limits;
 
     use super::*;
+    use crate::ledger::Ledger;
 
     #[test]
     fn outcomes_have_their_codes() {
-        let budget = Budget::new(Limits::default(), None);
+        let budget = Budget::new(Limits::default(), None, Ledger::own());
         let code = |outcome| code(outcome, &budget, Instant::now());
         assert_eq!(code(Ok(Ok(()))), 0);
         assert_eq!(code(Ok(Err(()))), 1);

@@ -46,6 +46,13 @@ impl Guest {
         };
         let mut store = Store::new(engine, guest);
         Limiter::bind(&mut store, |guest| &mut guest.limiter);
+        // Handles, and what calls of 0.3 under way take, are in tables of Wasmtime's
+        // own, which are far larger unless somebody says otherwise.
+        let (resources, calls) = (surroundings.resources(), surroundings.calls());
+        store.set_max_component_handles(resources.saturating_add(calls));
+        if let Some(table) = store.concurrent_resource_table() {
+            table.set_max_capacity(calls);
+        }
         Ok(store)
     }
 

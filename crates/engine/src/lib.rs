@@ -14,6 +14,7 @@ mod gate;
 mod guest;
 mod http;
 mod interfaces;
+pub mod ledger;
 mod lookups;
 mod memory;
 mod network;

@@ -11,7 +11,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use wasmtime::{ResourceLimiter, Store};
-use wisp_capability::{Cap, Limits};
+use wisp_capability::{Cap, FURTHER_HOST, Limits};
+
+use crate::ledger::Ledger;
 
 /// What one element of a table takes, in bytes.
 const ELEMENT: u64 = size_of::<usize>() as u64;
@@ -29,15 +31,22 @@ const INSTANCES: usize = 1000;
 const TABLES: usize = 1000;
 const MEMORIES: usize = 100;
 
-/// What all instances of this process may have, and have.
+/// How often a growth is tried again that another process of the container has
+/// come in between: as often as two are that take turns, and no longer.
+const TRIES: usize = 64;
+
+/// What all instances of this process may have, and have: together with those of
+/// the container's other guests.
 pub struct Budget {
     limits: Limits,
     /// The file of the container's cgroup with its memory limit.
     file: Option<File>,
     /// What it said last; `u64::MAX` is no limit.
     container: AtomicU64,
-    /// Bytes of linear memories and tables.
-    used: AtomicU64,
+    /// Bytes of linear memories and tables, of this process and the others.
+    ledger: Ledger,
+    /// Of this process's, what the process itself is taken to have.
+    host: u64,
     /// Below this many used bytes, what the file said last is good enough.
     known_up_to: AtomicU64,
     refused: Mutex<Option<Refused>>,
@@ -48,6 +57,8 @@ pub struct Budget {
 pub struct Refused {
     /// Bytes that there would have been.
     wanted: u64,
+    /// Of those, the bytes that other guests of the container have.
+    others: u64,
     of_instance: bool,
     cap: Cap,
     at: Instant,
@@ -66,24 +77,37 @@ impl fmt::Display for Refused {
             true => "an instance's memory limit",
             false => "the memory limit",
         };
+        let kib = |bytes: u64| bytes.div_ceil(1024);
         write!(
             f,
-            "{whose} was reached: {} KiB of linear memory and tables wanted, the limit is {}",
-            self.wanted.div_ceil(1024),
-            self.cap
-        )
+            "{whose} was reached: {} KiB of linear memory and tables wanted, ",
+            kib(self.wanted)
+        )?;
+        if self.others > 0 {
+            let others = kib(self.others);
+            write!(
+                f,
+                "{others} KiB of which other guests of the container have, "
+            )?;
+        }
+        write!(f, "the limit is {}", self.cap)
     }
 }
 
 impl Budget {
     /// `file` says in its first line what the container's limit is by now, as
-    /// cgroups do: bytes, or `max`.
-    pub fn new(limits: Limits, file: Option<File>) -> Arc<Self> {
+    /// cgroups do: bytes, or `max`. `ledger` says what its other guests have, and
+    /// is told what this one has.
+    pub fn new(limits: Limits, file: Option<File>, ledger: Ledger) -> Arc<Self> {
+        // The limits leave room for one process.
+        let host = if ledger.is_further() { FURTHER_HOST } else { 0 };
+        ledger.begin(host);
         Arc::new(Self {
             container: AtomicU64::new(limits.container.unwrap_or(u64::MAX)),
             limits,
             file,
-            used: AtomicU64::new(0),
+            ledger,
+            host,
             known_up_to: AtomicU64::new(LOOK_AGAIN),
             refused: Mutex::new(None),
         })
@@ -98,9 +122,9 @@ impl Budget {
         }
     }
 
-    /// Bytes of linear memories and tables of all instances.
+    /// Bytes of linear memories and tables of all instances of this process.
     pub fn used(&self) -> u64 {
-        self.used.load(Relaxed)
+        self.ledger.used().saturating_sub(self.host)
     }
 
     /// Which limit was reached since `begun` and the last time that this was
@@ -140,17 +164,42 @@ impl Budget {
         if let Some(cap) = self.limits.instance
             && mine > cap.bytes
         {
-            *self.refusal() = Some(Refused {
-                wanted: mine,
-                of_instance: true,
-                cap,
-                at: Instant::now(),
-            });
+            self.refuse(mine, 0, true, cap);
             return false;
         }
-        let mut used = self.used.load(Relaxed);
+        let mut tries = 0;
         loop {
-            let all = used.saturating_add(more);
+            let others = self.ledger.others();
+            let Some(used) = self.take_beside(others, more) else {
+                return false;
+            };
+            // Another process may have come in between: whichever of the two looks
+            // last sees what both have taken.
+            let now = self.ledger.others();
+            if now <= others {
+                return true;
+            }
+            let all = used.saturating_add(now);
+            let Some(cap) = self.in_sum().filter(|cap| all > cap.bytes) else {
+                return true;
+            };
+            self.ledger.give_back(more);
+            tries += 1;
+            if tries == TRIES {
+                self.refuse(all, now, false, cap);
+                return false;
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    /// Takes `more` bytes where the other processes have `others`; answers what
+    /// this one has then, if it may.
+    fn take_beside(&self, others: u64, more: u64) -> Option<u64> {
+        let mut used = self.ledger.used();
+        loop {
+            let then = used.saturating_add(more);
+            let all = then.saturating_add(others);
             let exceeded = || self.in_sum().filter(|cap| all > cap.bytes);
             if all > self.known_up_to.load(Relaxed) || exceeded().is_some() {
                 self.known_up_to
@@ -158,25 +207,30 @@ impl Budget {
                 self.look();
             }
             if let Some(cap) = exceeded() {
-                *self.refusal() = Some(Refused {
-                    wanted: all,
-                    of_instance: false,
-                    cap,
-                    at: Instant::now(),
-                });
-                return false;
+                self.refuse(all, others, false, cap);
+                return None;
             }
             // A guest on another thread may have come in between.
-            match (self.used).compare_exchange_weak(used, all, Relaxed, Relaxed) {
-                Ok(_) => return true,
+            match self.ledger.change(used, then) {
+                Ok(()) => return Some(then),
                 Err(now) => used = now,
             }
         }
     }
 
+    fn refuse(&self, wanted: u64, others: u64, of_instance: bool, cap: Cap) {
+        *self.refusal() = Some(Refused {
+            wanted,
+            others,
+            of_instance,
+            cap,
+            at: Instant::now(),
+        });
+    }
+
     /// Of what was taken.
     fn give_back(&self, bytes: u64) {
-        self.used.fetch_sub(bytes, Relaxed);
+        self.ledger.give_back(bytes);
     }
 }
 
@@ -280,117 +334,5 @@ impl Drop for Limiter {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::time::Duration;
-
-    use wisp_capability::Source;
-
-    use super::*;
-
-    const MIB: usize = 1 << 20;
-
-    fn budget(container: Option<u64>, instance: Option<u64>, file: Option<File>) -> Arc<Budget> {
-        let limits = Limits {
-            container,
-            memory: None,
-            instance: instance.map(|bytes| Cap {
-                bytes,
-                by: Source::Annotation("x"),
-            }),
-        };
-        Budget::new(limits, file)
-    }
-
-    fn file(text: &str) -> File {
-        let mut file = tempfile::tempfile().expect("file");
-        file.write_all(text.as_bytes()).expect("write");
-        file
-    }
-
-    fn grows(limiter: &mut Limiter, from: usize, to: usize) -> bool {
-        limiter
-            .memory_growing(from * MIB, to * MIB, None)
-            .expect("an answer")
-    }
-
-    #[test]
-    fn instances_share_what_the_container_leaves_and_give_it_back() {
-        let budget = budget(Some(32 << 20), None, None);
-        let begun = Instant::now();
-        let (mut one, mut two) = (budget.limiter(), budget.limiter());
-        assert!(grows(&mut one, 0, 20));
-        assert!(!grows(&mut two, 0, 7));
-        let refused = budget.take_refusal(begun).expect("refused");
-        assert!(refused.may_pass());
-        let told = refused.to_string();
-        assert!(told.contains("26 MiB") && told.contains("32 MiB"), "{told}");
-        assert_eq!(budget.take_refusal(begun), None);
-        // One of an earlier time has nothing to do with what failed now.
-        assert!(!grows(&mut two, 0, 7));
-        let later = Instant::now() + Duration::from_secs(1);
-        assert_eq!(budget.take_refusal(later), None);
-        assert!(grows(&mut two, 0, 6));
-        drop(one);
-        assert!(grows(&mut two, 6, 26));
-        assert!(!grows(&mut two, 26, 27));
-    }
-
-    #[test]
-    fn one_instance_has_a_limit_of_its_own() {
-        let budget = budget(None, Some(2 << 20), None);
-        let begun = Instant::now();
-        let mut limiter = budget.limiter();
-        assert!(grows(&mut limiter, 0, 1));
-        // A second memory of the same instance.
-        assert!(grows(&mut limiter, 0, 1));
-        assert!(!grows(&mut limiter, 1, 2));
-        let refused = budget.take_refusal(begun).expect("refused");
-        assert!(!refused.may_pass());
-        let told = refused.to_string();
-        assert!(told.starts_with("an instance's"), "{told}");
-        assert!(grows(&mut budget.limiter(), 0, 2));
-    }
-
-    #[test]
-    fn tables_count_and_a_growth_that_fails_does_not() {
-        let budget = budget(Some(32 << 20), None, None);
-        let mut limiter = budget.limiter();
-        let elements = 26 * MIB / size_of::<usize>();
-        assert!(limiter.table_growing(0, elements, None).expect("an answer"));
-        assert!(!grows(&mut limiter, 0, 1));
-        limiter.last = limiter.used;
-        limiter
-            .memory_grow_failed(wasmtime::Error::msg("no"))
-            .expect("noted");
-        assert!(grows(&mut limiter, 0, 26));
-        assert!(!limiter.table_growing(0, usize::MAX, None).expect("answer"));
-        drop(limiter);
-        assert_eq!(budget.used.load(Relaxed), 0);
-    }
-
-    #[test]
-    fn a_memorys_own_maximum_is_nobodys_limit() {
-        let budget = budget(Some(32 << 20), None, None);
-        let begun = Instant::now();
-        let mut limiter = budget.limiter();
-        let grown = limiter.memory_growing(0, 2 * MIB, Some(MIB));
-        assert!(!grown.expect("an answer"));
-        assert_eq!(budget.take_refusal(begun), None);
-    }
-
-    #[test]
-    fn a_limit_that_changes_while_the_guest_runs_is_seen() {
-        let raised = budget(Some(32 << 20), None, Some(file("134217728\n")));
-        assert!(grows(&mut raised.limiter(), 0, 100));
-        let none = budget(Some(32 << 20), None, Some(file("max\n")));
-        assert!(grows(&mut none.limiter(), 0, 1000));
-        // What version 1 has without a limit.
-        let none = budget(Some(32 << 20), None, Some(file("9223372036854771712\n")));
-        assert!(grows(&mut none.limiter(), 0, 1000));
-        let lowered = budget(None, None, Some(file("33554432\n")));
-        assert!(!grows(&mut lowered.limiter(), 0, 100));
-        let nonsense = budget(Some(32 << 20), None, Some(file("")));
-        assert!(!grows(&mut nonsense.limiter(), 0, 100));
-    }
-}
+#[path = "memory_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@ use wisp_capability::{Clocks, Grant};
 use crate::clocks::{CoarseMonotonic, CoarseWall};
 use crate::config;
 use crate::http::{Client, CpuLimit};
+use crate::ledger::Ledger;
 use crate::memory::Budget;
 use crate::network::Network;
 use crate::stdio::Output;
@@ -38,6 +39,8 @@ pub struct Setup {
     /// cgroup v1 `memory.limit_in_bytes`, of v2 `memory.max`. Without it, what
     /// the grant says stays.
     pub memory_limit: Option<File>,
+    /// What the container's guests have of it by now.
+    pub ledger: Ledger,
     /// The files that say what the container's limit of processor time is by
     /// now; only servers have a use for them.
     pub cpu_limit: CpuLimit,
@@ -66,6 +69,7 @@ impl Surroundings {
         grant: Grant,
         preopens: Vec<HostPreopen>,
         memory_limit: Option<File>,
+        ledger: Ledger,
         config: Option<PathBuf>,
     ) -> Result<Self, String> {
         let values = config::read(&grant.config, config.as_deref())?;
@@ -75,7 +79,7 @@ impl Surroundings {
             client: Arc::new(Client::new(&grant, &preopens, network.clone())),
             network,
             config: Arc::new(values.into_iter().collect()),
-            budget: Budget::new(grant.limits, memory_limit),
+            budget: Budget::new(grant.limits, memory_limit, ledger),
             grant,
             preopens,
             stdout: Output::stdout().map_err(streams)?,
@@ -86,6 +90,11 @@ impl Surroundings {
     /// How many resources one instance may hold.
     pub fn resources(&self) -> usize {
         usize::try_from(self.grant.limits.resources()).unwrap_or(usize::MAX)
+    }
+
+    /// How many calls of 0.3 one instance may have under way.
+    pub fn calls(&self) -> usize {
+        usize::try_from(self.grant.limits.calls()).unwrap_or(usize::MAX)
     }
 
     /// The context of one instance.

@@ -346,6 +346,29 @@ fn memory_that_no_limiter_sees_is_not_to_be_had() {
 }
 
 #[test]
+fn a_component_of_too_many_instances_is_not_run() {
+    // No component may have that many itself; those in it have theirs.
+    let many = "(core instance (instantiate $m))".repeat(600);
+    let run = |count: usize| {
+        let text = component("wasi:cli/run@0.2.0", 0).replacen(
+            "(component",
+            &format!(
+                "(component (component $many (core module $m) {many}) {}",
+                "(instance (instantiate $many))".repeat(count)
+            ),
+            1,
+        );
+        let output = Program::new(&text).run();
+        (output.status.code(), stderr(&output))
+    };
+    let (code, told) = run(1);
+    assert_eq!(code, Some(0), "{told}");
+    let (code, told) = run(2);
+    assert_eq!(code, Some(134), "{told}");
+    assert!(told.contains("instance"), "{told}");
+}
+
+#[test]
 fn random_bytes_beyond_bounds_are_a_trap() {
     let body = r#"(func (export "_start")
         (drop (memory.grow (i32.const 100)))

@@ -11,7 +11,7 @@ use report::Report;
 use std::process::ExitCode;
 
 const USAGE: &str = "hostile files DIR | read-only DIR OTHER | race DIR TIMES | swap DIR | \
-                     connect tcp|udp HOST:PORT… | take files|sockets|timers|lookups";
+                     connect tcp|udp HOST:PORT… | take files|sockets|timers|lookups|random|text";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

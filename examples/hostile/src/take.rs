@@ -2,6 +2,7 @@
 
 use crate::files::{open, preopen};
 use wasip2::clocks::monotonic_clock::subscribe_duration;
+use wasip2::random::random::get_random_bytes;
 use wasip2::sockets::instance_network::instance_network;
 use wasip2::sockets::ip_name_lookup::resolve_addresses;
 use wasip2::sockets::network::IpAddressFamily;
@@ -9,6 +10,9 @@ use wasip2::sockets::tcp_create_socket::create_tcp_socket;
 
 /// Far more than anybody gets.
 const MANY: usize = 10_000_000;
+
+/// Bytes in one call, of which the host makes a copy.
+const TEXT: usize = 16 << 20;
 
 /// Takes one after the other and keeps them all, until there are no more.
 pub fn all(what: &str) -> Result<(), String> {
@@ -24,6 +28,13 @@ pub fn all(what: &str) -> Result<(), String> {
         "lookups" => {
             let network = instance_network();
             keep(|| resolve_addresses(&network, "localhost").map_err(|error| format!("{error:?}")))
+        }
+        // These end the guest if all is well.
+        "random" => println!("REACHED {}", get_random_bytes(u64::MAX / 2).len()),
+        "text" => {
+            let text = "x".repeat(TEXT);
+            let answer = resolve_addresses(&instance_network(), &text);
+            println!("REACHED {TEXT} bytes: {}", answer.is_ok());
         }
         _ => return Err(format!("{what:?} cannot be taken")),
     }

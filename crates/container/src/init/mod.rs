@@ -20,6 +20,7 @@ mod lower;
 mod namespaces;
 mod native;
 mod places;
+mod settings;
 mod streams;
 mod sysctl;
 mod terminal;
@@ -35,7 +36,7 @@ use libcontainer::syscall::syscall::SyscallType;
 use libcontainer::workload::Executor;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
-use wisp_config::Config;
+use wisp_engine::ledger::Ledger;
 use wisp_image::{Program, Rootfs};
 
 pub use self::wasm::guest_of;
@@ -50,6 +51,7 @@ use crate::error::ContainerError;
 use crate::hooks::{self, Moment};
 use crate::mounts::mount_all;
 use crate::seccomp;
+use crate::shares::FIRST;
 use crate::trace;
 
 /// Runs the init role with the control socket that the daemon passed as
@@ -90,6 +92,17 @@ fn take_control(fd: RawFd) -> Result<Control, String> {
     Ok(control)
 }
 
+/// This process's `place` in the ledger that the daemon passed as descriptor `fd`.
+/// Nothing of it is open afterwards.
+fn take_ledger(fd: RawFd, place: usize) -> Result<Ledger, ContainerError> {
+    let failed = |error: std::io::Error| ContainerError::Init(format!("ledger: {error}"));
+    close_on_exec(fd).map_err(|errno| failed(errno.into()))?;
+    // SAFETY: the daemon passed this descriptor to this process alone, it is
+    // open (checked just above), and nothing else here uses its number.
+    let owned = unsafe { OwnedFd::from_raw_fd(fd) };
+    Ledger::join(owned, place).map_err(failed)
+}
+
 fn close_on_exec(fd: RawFd) -> Result<(), nix::errno::Errno> {
     // SAFETY: the descriptor is only borrowed for this call, which fails
     // cleanly if the number is not open.
@@ -102,8 +115,9 @@ fn create(
     bundle: &Bundle,
     control: &Control,
 ) -> Result<(), ContainerError> {
+    let ledger = take_ledger(request.ledger, FIRST)?;
     let spec = load_spec(&bundle.config())?;
-    let config = Config::load(request.config.as_deref())?;
+    let settings = settings::load(request)?;
     control.step("init: spec and config read");
     let home = Home::leave()?;
     mount_all(&view::of(&request.rootfs), &bundle.rootfs())?;
@@ -169,12 +183,14 @@ fn create(
                 &spec,
                 wasm,
                 &root,
-                &config,
+                &settings.config,
                 &request.namespace,
                 &home,
+                ledger,
                 control,
             )?;
             control.report(&Report::Created(created(ProgramKind::Wasm, 0)));
+            settings.keep(bundle)?;
             guest.enter(&spec, &root_path, &home, bundle, request, control)?;
         }
     }

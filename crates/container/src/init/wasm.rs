@@ -14,6 +14,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use seccompiler::BpfProgram;
 use wisp_capability::{Grant, Request, RootAccess, Volume, grant};
 use wisp_config::Config;
+use wisp_engine::ledger::Ledger;
 use wisp_engine::{CpuLimit, HostPreopen, Setup, World};
 use wisp_image::Program;
 
@@ -37,6 +38,7 @@ pub struct Guest {
     grant: Grant,
     volumes: Vec<(Volume, oci_spec::runtime::Mount)>,
     filters: Vec<BpfProgram>,
+    ledger: Ledger,
     /// Descriptors that its process keeps.
     keep: Vec<RawFd>,
 }
@@ -53,6 +55,7 @@ impl Guest {
         config: &Config,
         namespace: &str,
         home: &Home,
+        ledger: Ledger,
         control: &Control,
     ) -> Result<Self, ContainerError> {
         let Asked {
@@ -72,6 +75,7 @@ impl Guest {
             grant: granted,
             volumes,
             filters,
+            ledger,
             keep,
         })
     }
@@ -200,7 +204,7 @@ impl Guest {
         landlock::leave_files()?;
         calls::leave(calls::Needs::of(&self.grant, world))?;
         seccomp::install(&self.filters)?;
-        let setup = setup(self.grant, memory_limit, cpu_limit, control);
+        let setup = setup(self.grant, memory_limit, self.ledger, cpu_limit, control);
         control.step("guest: in its container");
         control.report(&Report::Waiting);
         if !control.wait_for_start() {
@@ -250,10 +254,11 @@ pub fn guest_of(spec: &Spec, namespace: &str, config: &Config) -> Result<Grant, 
 
 /// What a guest with this `grant` runs with, in the jail; it tells `control`
 /// when it runs, or why not. `memory_limit` and `cpu_limit` say what its
-/// container's are by now.
+/// container's are by now, `ledger` what is used of the former.
 pub(super) fn setup(
     grant: Grant,
     memory_limit: Option<File>,
+    ledger: Ledger,
     cpu_limit: CpuLimit,
     control: &Control,
 ) -> Setup {
@@ -263,6 +268,7 @@ pub(super) fn setup(
         config: config_dir(&grant),
         grant,
         memory_limit,
+        ledger,
         cpu_limit,
         ready: Box::new(move |result| {
             control.step("guest: about to run");

@@ -45,13 +45,14 @@ pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
             grant,
             preopens,
             memory_limit,
+            ledger,
             cpu_limit,
             config,
             ready,
         } = setup;
         let (address, settings) = (grant.http_listen, grant.http.clone());
         match Server::new(engine, handler, address, settings, cpu_limit, || {
-            Surroundings::new(grant, preopens, memory_limit, config)
+            Surroundings::new(grant, preopens, memory_limit, ledger, config)
         }) {
             Ok(server) => {
                 ready(Ok(()));

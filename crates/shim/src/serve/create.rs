@@ -10,7 +10,7 @@ use containerd_shim::protos::ttrpc::{self, Code};
 use log::warn;
 use tokio::sync::Notify;
 use wisp_container::trace::Trace;
-use wisp_container::{Bundle, ContainerError, CreateRequest, RootfsMount, launch};
+use wisp_container::{Bundle, ContainerError, CreateRequest, RootfsMount, Shares, launch};
 
 use crate::orphans;
 
@@ -75,6 +75,7 @@ impl Service {
                 .collect(),
             containerd: self.containerd.clone(),
             config,
+            ledger: -1,
             traced: trace.is_on(),
         };
         trace.mark("daemon: streams opened");
@@ -84,7 +85,10 @@ impl Service {
         orphans::keep(&self.pod, &bundle, &create.id);
         let starting = self.reaper.starting();
         let made = async {
-            let mut launch = launch(&create, stdio).await?;
+            let shares = Shares::new().map_err(|error| {
+                ContainerError::Init(format!("memory to count its guests' in: {error}"))
+            })?;
+            let mut launch = launch(create.clone(), &shares, stdio).await?;
             let created = tokio::select! {
                 created = launch.created() => match created {
                     Ok(created) => Some(created),
@@ -105,7 +109,7 @@ impl Service {
                     if let Err(error) = connected {
                         return Err(TaskError::Invalid(format!("{error:#}")));
                     }
-                    Ok((launch, created))
+                    Ok((launch, created, shares))
                 }
                 None => {
                     launch.kill();
@@ -115,7 +119,7 @@ impl Service {
         }
         .await;
         match made {
-            Ok((launch, created)) => {
+            Ok((launch, created, shares)) => {
                 trace.mark("daemon: created");
                 let ended = self.reaper.exit_of(created.pid);
                 drop(starting);
@@ -126,7 +130,7 @@ impl Service {
                     streams,
                     kept,
                     launch,
-                    config: create.config,
+                    shares,
                 };
                 Ok(Task::new(parts, ended, self.publisher.clone()))
             }

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::sync::{Arc, MutexGuard, PoisonError};
 
 use containerd_shim::protos::api::{ExecProcessRequest, Status};
@@ -11,7 +10,7 @@ use containerd_shim::protos::protobuf::MessageField;
 use log::{info, warn};
 use tokio::sync::Mutex as AsyncMutex;
 use tokio::sync::oneshot::Receiver;
-use wisp_container::{ExecRequest, Launch, Process as ProcessSpec, launch_exec};
+use wisp_container::{ExecRequest, Launch, Process as ProcessSpec, Share, Shares, launch_exec};
 
 use super::error::TaskError;
 use super::events::Event;
@@ -26,10 +25,10 @@ pub type Execs = HashMap<String, Arc<Exec>>;
 /// What the daemon keeps of a container for those who join it later.
 #[derive(Debug)]
 pub struct Host {
-    /// The config file it was created with.
-    pub config: Option<PathBuf>,
     /// Its first process.
     pub first: Option<OwnedFd>,
+    /// Where its guests count what memory they have.
+    pub shares: Shares,
 }
 
 /// A further process, from Exec until Delete.
@@ -153,16 +152,22 @@ impl Task {
                 .first
                 .as_ref()
                 .ok_or_else(|| self.refuse("join"))?;
-            let mut launch = launch_exec(request, first, stdio).await?;
+            let share = self.host.shares.take()?;
+            let mut launch = launch_exec(request, first, &share, stdio).await?;
             let pid = launch.added().await?;
             if let Err(error) = kept.connect(launch.terminal()) {
                 launch.kill();
+                let ended = service.reaper.exit_of(pid);
+                tokio::spawn(async move {
+                    let _ = ended.await;
+                    drop(share);
+                });
                 return Err(TaskError::Invalid(format!("{}: {error:#}", process.name())));
             }
-            Ok((launch, pid))
+            Ok((launch, share, pid))
         }
         .await;
-        let (launch, pid) = match added {
+        let (launch, share, pid) = match added {
             Ok(added) => added,
             Err(error) => {
                 drop(starting);
@@ -173,7 +178,7 @@ impl Task {
         let ended = service.reaper.exit_of(pid);
         drop(starting);
         process.created(pid, kept);
-        self.run_exec(&exec, launch, ended).await?;
+        self.run_exec(&exec, launch, share, ended).await?;
         Ok(process.pid())
     }
 
@@ -183,10 +188,11 @@ impl Task {
             id: self.id().to_owned(),
             bundle: self.bundle().path().to_owned(),
             containerd: service.containerd.clone(),
-            config: self.host.config.clone(),
             kind: self.kind,
             pid: i32::try_from(self.pid()).unwrap_or_default(),
             pidfd: -1,
+            ledger: -1,
+            place: 0,
             cgroup: self.cgroup.clone(),
             process: exec.spec.clone(),
         }
@@ -197,6 +203,7 @@ impl Task {
         &self,
         exec: &Arc<Exec>,
         launch: Launch,
+        share: Share,
         ended: Receiver<u32>,
     ) -> Result<(), TaskError> {
         let process = &exec.process;
@@ -221,6 +228,7 @@ impl Task {
         let publisher = self.publisher.clone();
         tokio::spawn(async move {
             let Ok(status) = ended.await else { return };
+            drop(share);
             info!("{}: ended with {status}", exec.process.name());
             let Exit { status, at } = exec.process.ended(status);
             publisher.publish(&Event::Exit(TaskExit {

@@ -1,6 +1,5 @@
 //! One container in the daemon: its first process, and what moves it on.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +11,7 @@ use tokio::sync::{Mutex as AsyncMutex, oneshot};
 use wisp_container::cgroup::Cgroup;
 use wisp_container::hooks::Moment;
 use wisp_container::trace::Trace;
-use wisp_container::{Bundle, ContainerError, Created, Launch, ProgramKind, pidfd};
+use wisp_container::{Bundle, ContainerError, Created, Launch, ProgramKind, Shares, pidfd};
 
 use super::error::TaskError;
 use super::events::{Event, Publisher};
@@ -40,8 +39,8 @@ pub struct Parts {
     pub kept: Kept,
     /// The waiting init role.
     pub launch: Launch,
-    /// The config file it was created with.
-    pub config: Option<PathBuf>,
+    /// Where its guests count what memory they have.
+    pub shares: Shares,
 }
 
 /// A container whose first process exists or has existed.
@@ -85,7 +84,7 @@ impl Task {
             streams,
             kept,
             launch,
-            config,
+            shares,
         } = parts;
         let first = pidfd::open(pid)
             .inspect_err(|errno| warn!("container {id}: pidfd of its process {pid}: {errno}"))
@@ -118,7 +117,7 @@ impl Task {
             life: AsyncMutex::new(Some(launch)),
             freeze: Mutex::default(),
             execs: Mutex::default(),
-            host: Host { config, first },
+            host: Host { first, shares },
             deleted: AsyncMutex::new(false),
             publisher,
         });

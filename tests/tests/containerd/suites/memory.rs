@@ -6,6 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 use std::fs::File;
 use std::io::Write;
+use wisp_tests::api::Exec;
 use wisp_tests::events::Events;
 use wisp_tests::fifo::{self, Reader};
 use wisp_tests::run::{Run, Running};
@@ -39,8 +40,12 @@ pub fn cases() -> Vec<Case> {
                 no_room,
             ),
             (
-                "guests that are too much together are the kernel's business",
+                "the guests of a container share its memory, and nothing is killed",
                 together,
+            ),
+            (
+                "what a killed guest had is there for the container's others",
+                killed,
             ),
         ],
     )
@@ -213,32 +218,74 @@ fn no_room(test: &Test<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A further guest of `id`, which has its stderr read.
+fn further<'c>(
+    test: &'c Test<'_>,
+    id: &str,
+    args: &[&str],
+    stdin: String,
+) -> Result<(Exec<'c>, Reader, Reader)> {
+    let place = |name: &str| test.dir().join(format!("further-{name}"));
+    let (stdout, stderr) = (
+        Reader::new(&place("stdout"))?,
+        Reader::new(&place("stderr"))?,
+    );
+    let exec = test.api()?.process(id, "further");
+    let streams = api::Streams {
+        stdin,
+        stdout: stdout.path(),
+        stderr: stderr.path(),
+        terminal: false,
+    };
+    exec.add(&[&["/tour.wasm"], args].concat(), &streams)?;
+    exec.start()?;
+    Ok((exec, stdout, stderr))
+}
+
 fn together(test: &Test<'_>) -> Result<()> {
     let events = Events::subscribe(test.node, test.namespace())?;
     let mut growing = Growing::start(test, 64 * MIB)?;
     growing.take(40, "holding 40 MiB")?;
     let id = growing.running.id.clone();
-    let stderr = Reader::new(&test.dir().join("exec-stderr"))?;
-    let exec = test.api()?.process(&id, "second");
-    exec.add(
-        &["/tour.wasm", "hog", "50"],
-        &api::Streams {
-            stderr: stderr.path(),
-            ..api::Streams::default()
-        },
-    )?;
-    exec.start()?;
-    // Which of the two is the kernel's choice; with the first goes the other.
+    let (exec, _, stderr) = further(test, &id, &["hog", "50"], String::new())?;
     let code = exec.wait()?;
-    ensure!(code == 137 || code == 0, "exec exited {code}");
     exec.delete()?;
-    if code == 137 {
-        let _ = growing.running.kill(Signal::SIGKILL);
-    }
-    growing.running.finish()?;
+    let told = String::from_utf8(stderr.to_end(PATIENCE)?)?;
+    ensure!(code == 1, "exec exited {code}: {told}");
+    ensure!(told.starts_with("tour hog: no more memory after"), "{told}");
+    ensure!(told.contains("of which other guests"), "{told}");
+    // It left nothing behind, and took nothing from the first.
+    growing.take(10, "holding 50 MiB")?;
+    let ended = growing.running.end_by(Signal::SIGTERM)?;
+    ensure!(ended.code == 143, "{ended:?}");
     let seen = events.until_deleted(&id)?;
     ensure!(
-        seen.iter().any(|event| event.topic == "/tasks/oom"),
+        seen.iter().all(|event| event.topic != "/tasks/oom"),
+        "{seen:#?}"
+    );
+    Ok(())
+}
+
+fn killed(test: &Test<'_>) -> Result<()> {
+    let events = Events::subscribe(test.node, test.namespace())?;
+    let mut growing = Growing::start(test, 64 * MIB)?;
+    let id = growing.running.id.clone();
+    let path = test.dir().join("further-stdin");
+    let mut stdin = fifo::writer(&path)?;
+    let (exec, stdout, _stderr) = further(test, &id, &["grow"], path.display().to_string())?;
+    writeln!(stdin, "40")?;
+    stdout.until("holding 40 MiB", PATIENCE)?;
+    growing.take(30, "no more memory after 1")?;
+    exec.kill(Signal::SIGKILL as i32)?;
+    let code = exec.wait()?;
+    ensure!(code == 137, "exec exited {code}");
+    exec.delete()?;
+    growing.take(30, "holding 4")?;
+    let ended = growing.running.end_by(Signal::SIGTERM)?;
+    ensure!(ended.code == 143, "{ended:?}");
+    let seen = events.until_deleted(&id)?;
+    ensure!(
+        seen.iter().all(|event| event.topic != "/tasks/oom"),
         "{seen:#?}"
     );
     Ok(())

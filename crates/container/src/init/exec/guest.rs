@@ -5,21 +5,23 @@ use std::path::Path;
 
 use oci_spec::runtime::Spec;
 use wisp_capability::Grant;
-use wisp_config::Config;
+use wisp_engine::ledger::Ledger;
 use wisp_engine::{CpuLimit, World};
 use wisp_image::Program;
 
+use crate::bundle::Bundle;
 use crate::control::{Control, ExecRequest};
 use crate::error::ContainerError;
 use crate::init::calls::Needs;
 use crate::init::code::{self, Code, Root};
-use crate::init::{jail, wasm};
+use crate::init::{jail, settings, wasm};
 
 /// A guest that is mapped and linked, with what it may do.
 pub struct Guest {
     code: Code,
     grant: Grant,
     memory_limit: Option<File>,
+    ledger: Ledger,
     cpu_limit: CpuLimit,
 }
 
@@ -34,13 +36,14 @@ impl Guest {
         spec: &Spec,
         program: Program,
         request: &ExecRequest,
+        ledger: Ledger,
         control: &Control,
     ) -> Result<Self, ContainerError> {
         let volumes: Vec<_> = jail::volumes(spec)
             .into_iter()
             .map(|(volume, _)| volume)
             .collect();
-        let config = Config::load(request.config.as_deref())?;
+        let config = settings::kept(&Bundle::new(&request.bundle))?;
         let grant = wasm::capabilities(spec, &request.namespace, &config, &volumes)?;
         // Through volumes, a name says nothing about what is behind it, so the
         // file itself is read.
@@ -57,6 +60,7 @@ impl Guest {
             code,
             grant,
             memory_limit: request.cgroup.memory_limit().file(),
+            ledger,
             cpu_limit,
         })
     }
@@ -72,6 +76,7 @@ impl Guest {
         let code = prepared.run(wasm::setup(
             self.grant,
             self.memory_limit,
+            self.ledger,
             self.cpu_limit,
             control,
         ));

@@ -21,7 +21,8 @@ use self::guest::Guest;
 use self::join::Forked;
 use self::program::Native;
 use super::{
-    calls, close_on_exec, confine, descriptors, groups, landlock, load_spec, take_control, terminal,
+    calls, close_on_exec, confine, descriptors, groups, landlock, load_spec, take_control,
+    take_ledger, terminal,
 };
 use crate::bundle::Bundle;
 use crate::control::{Control, ExecRequest, ProgramKind, Report};
@@ -53,6 +54,7 @@ pub fn main(fd: RawFd) -> Result<i32, String> {
 }
 
 fn add(request: &ExecRequest, first: OwnedFd, control: &Control) -> Result<i32, ContainerError> {
+    let ledger = take_ledger(request.ledger, request.place)?;
     let bundle = Bundle::new(&request.bundle);
     let mut spec = load_spec(&bundle.config())?;
     let own = spec.process().clone().unwrap_or_default();
@@ -64,7 +66,8 @@ fn add(request: &ExecRequest, first: OwnedFd, control: &Control) -> Result<i32, 
     }
     let body = match choice::choose(request, &own, first.as_fd())? {
         Choice::Wasm(program) => {
-            Body::Guest(Box::new(Guest::prepare(&spec, program, request, control)?))
+            let guest = Guest::prepare(&spec, program, request, ledger, control)?;
+            Body::Guest(Box::new(guest))
         }
         Choice::Native => Body::Native(Native::prepare(&request.process)?),
         Choice::Nothing(reason) => return nothing(request, control, &reason),

@@ -12,7 +12,7 @@ use wisp_tests::oci::{Entry, Image};
 use wisp_tests::wait::PATIENCE;
 use wisp_tests::{Test, paths};
 
-pub fn cases() -> [(&'static str, Body); 7] {
+pub fn cases() -> [(&'static str, Body); 8] {
     [
         (
             "a further guest has its own arguments, environment and code",
@@ -27,6 +27,10 @@ pub fn cases() -> [(&'static str, Body); 7] {
             joined,
         ),
         ("a further guest may do what the container may", granted),
+        (
+            "a further guest has the settings of its container, whatever they are by then",
+            settings,
+        ),
         (
             "a further guest may be another file, also of a volume",
             other_file,
@@ -145,6 +149,29 @@ fn granted(test: &Test<'_>) -> Result<()> {
         let ended = execute(test, &running.id, "connect", &connect)?;
         ensure!(ended.code == 1, "{access}: {ended:?}");
         running.end_by(Signal::SIGTERM)?;
+    }
+    Ok(())
+}
+
+fn settings(test: &Test<'_>) -> Result<()> {
+    let image = test.image("tour")?;
+    let dir = test.dir().display();
+    let text = format!("[cache]\ndir = \"{dir}/aot\"\nrun_dir = \"{dir}/aot-run\"\n");
+    let strict = format!("{text}[policy]\nprofile = \"strict\"\n");
+    let lists = process(&["/tour.wasm", "list", "/"]);
+    for (before, after, code) in [
+        // Neither is it denied what the container may, nor given more.
+        (&text, &strict, 0),
+        (&strict, &text, 1),
+        (&text, &"[policy".to_owned(), 0),
+    ] {
+        let run = test.run(&image).config(before)?;
+        let running = run.args(&["sleep", "1000000"]).start()?;
+        running.stdout.until("sleeping", PATIENCE)?;
+        fs::write(test.dir().join("config.toml"), after)?;
+        let ended = execute(test, &running.id, "list", &lists)?;
+        ensure!(ended.code == code, "{before} {after}: {ended:?}");
+        running.end_by(Signal::SIGKILL)?;
     }
     Ok(())
 }

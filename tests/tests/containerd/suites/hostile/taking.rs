@@ -26,6 +26,8 @@ pub fn cases() -> Vec<Case> {
                 "open files and sockets end, and the guest goes on",
                 descriptors,
             ),
+            ("calls that are waited for end before memory does", waits),
+            ("one call is given and takes no more than bounds", one_call),
             ("recursion ends in a trap", recursion),
             ("output that nobody reads takes no memory", output),
         ],
@@ -85,6 +87,28 @@ fn descriptors(test: &Test<'_>) -> Result<()> {
             _ => false,
         };
         ensure!(is_told && !out.contains("REACHED"), "{what}: {ended:?}");
+    }
+    Ok(())
+}
+
+fn waits(test: &Test<'_>) -> Result<()> {
+    for limit in [16, 32, 256] {
+        let ended = survives(test, limited(test, "too-many-waits", limit)?)?;
+        ensure!(ended.code == 134, "{limit} MiB: {ended:?}");
+    }
+    Ok(())
+}
+
+fn one_call(test: &Test<'_>) -> Result<()> {
+    for (what, reason) in [("random", "exceeds limit"), ("text", "hostcalls")] {
+        let run = limited(test, "hostile", 32)?
+            .annotation("io.wisp.net.outbound", "tcp://*")
+            .args(&["take", what]);
+        let ended = survives(test, run)?;
+        let (out, told) = (ended.out(), ended.err());
+        ensure!(ended.code == 134, "{what}: {ended:?}");
+        ensure!(!out.contains("REACHED"), "{what}: {out}");
+        ensure!(told.contains(reason), "{what}: {told}");
     }
     Ok(())
 }
