@@ -2,7 +2,6 @@
 //! pool of instances of the default size, a fresh one for each request, HTTP/1.1.
 
 use crate::Guest;
-use anyhow::{Result, anyhow};
 use containerd_shim_wasm::sandbox::context::RuntimeContext;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
@@ -12,7 +11,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use wasmtime::component::{Component, Linker, ResourceTable};
-use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig, Store, bail};
 use wasmtime_wasi::{WasiCtxBuilder, p2};
 use wasmtime_wasi_http::WasiHttpCtx;
 use wasmtime_wasi_http::WasiHttpView;
@@ -92,7 +91,7 @@ impl Server {
     async fn answer(
         self: Arc<Self>,
         request: Request<Incoming>,
-    ) -> Result<Response<HyperOutgoingBody>> {
+    ) -> wasmtime::Result<Response<HyperOutgoingBody>> {
         let guest = Guest {
             wasi: WasiCtxBuilder::new().envs(&self.variables).build(),
             table: ResourceTable::new(),
@@ -112,7 +111,7 @@ impl Server {
         });
         match given.await {
             Ok(response) => Ok(response?),
-            Err(_) => Err(anyhow!("no response: {:?}", handled.await?)),
+            Err(_) => bail!("no response: {:?}", handled.await?),
         }
     }
 }
