@@ -17,6 +17,7 @@ pub mod events;
 pub mod fifo;
 pub mod http;
 pub mod images;
+pub mod kubernetes;
 pub mod leaks;
 pub mod oci;
 pub mod paths;

@@ -5,7 +5,7 @@ use super::tools;
 use anyhow::{Context, Result, ensure};
 
 /// Values as people set them.
-const VALUES: [&[&str]; 8] = [
+pub const VALUES: [&[&str]; 9] = [
     &[],
     &["distribution=k3s"],
     &["distribution=microk8s", "cacheWatch.enabled=true"],
@@ -21,6 +21,7 @@ const VALUES: [&[&str]; 8] = [
         "retire.enabled=false",
         "priorityClassName=",
     ],
+    &["admissionPolicy.create=false"],
     &[
         "runtimeClass.name=wasm",
         "runtimeClass.overhead.memory=8Mi",
@@ -60,7 +61,8 @@ pub fn lint() -> Result<()> {
     Ok(())
 }
 
-fn sets<'v>(values: &[&'v str]) -> Vec<&'v str> {
+/// The values as helm is told them.
+pub fn sets<'v>(values: &[&'v str]) -> Vec<&'v str> {
     values.iter().flat_map(|value| ["--set", value]).collect()
 }
 

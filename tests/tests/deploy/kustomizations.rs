@@ -51,12 +51,18 @@ pub fn pod_spec(object: &serde_json::Value) -> Option<&serde_json::Value> {
     }
 }
 
-pub fn overlays() -> Result<()> {
+/// The base and its overlays.
+pub fn names() -> Result<Vec<String>> {
     let mut names = vec!["base".to_owned()];
     for entry in fs::read_dir(tools::deploy("overlays"))? {
         names.push(format!("overlays/{}", entry?.file_name().to_string_lossy()));
     }
     ensure!(names.len() >= 8, "{names:?}");
+    Ok(names)
+}
+
+pub fn overlays() -> Result<()> {
+    let names = names()?;
     let base = tools::build("base")?;
     for name in &names {
         let text = tools::build(name)?;

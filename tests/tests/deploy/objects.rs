@@ -49,6 +49,12 @@ fn check(object: &Value) -> Result<()> {
         ("batch/v1", "CronJob") => strictly::<api::batch::v1::CronJob>(object),
         ("batch/v1", "Job") => strictly::<api::batch::v1::Job>(object),
         ("node.k8s.io/v1", "RuntimeClass") => strictly::<api::node::v1::RuntimeClass>(object),
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy") => {
+            strictly::<api::admissionregistration::v1::ValidatingAdmissionPolicy>(object)
+        }
+        ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding") => {
+            strictly::<api::admissionregistration::v1::ValidatingAdmissionPolicyBinding>(object)
+        }
         ("rbac.authorization.k8s.io/v1", kind) => match kind {
             "ClusterRole" => strictly::<api::rbac::v1::ClusterRole>(object),
             "ClusterRoleBinding" => strictly::<api::rbac::v1::ClusterRoleBinding>(object),

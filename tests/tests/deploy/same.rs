@@ -41,6 +41,20 @@ pub fn rights() -> Result<()> {
     ];
     let needed: BTreeSet<String> = needed.iter().map(Value::to_string).collect();
     ensure!(base == needed, "{base:#?}");
+
+    let specs = |text: &str| -> Result<Vec<Value>> {
+        let objects = valid(text)?;
+        let kinds = [
+            "ValidatingAdmissionPolicy",
+            "ValidatingAdmissionPolicyBinding",
+        ];
+        let found = kinds.map(|kind| find(&objects, kind, NAME).map(|found| &found["spec"]));
+        found.into_iter().map(|spec| Ok(spec?.clone())).collect()
+    };
+    let (base, chart) = (tools::build("base")?, tools::template(&[])?);
+    ensure!(specs(&base)? == specs(&chart)?, "another policy");
+    let without = tools::template(&["--set", "admissionPolicy.create=false"])?;
+    ensure!(specs(&without).is_err(), "a policy that nobody wanted");
     Ok(())
 }
 
