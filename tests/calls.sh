@@ -1,0 +1,75 @@
+#!/bin/bash
+# Says which of the system calls that docs/security.md lets guests' processes make
+# nobody made, and which were tried that it does not, while suites run with the shim
+# under strace. As root, with strace, `make build examples` done.
+#   tests/calls.sh [BINARIES [SUITE…]]
+#     BINARIES    where the programs are, target/release if not given: what is
+#                 released has another C library, which makes other calls
+#     SUITE…      which of containerd's suites; those about what guests do if not given
+set -euo pipefail
+cd "$(dirname "$0")/.."
+binaries=$(realpath "${1:-target/release}")
+shift || true
+suites=("$@")
+[ $# -gt 0 ] || suites=(commands: endings: files: network: http memory: pause: terminals: streams: told: policy: hostile)
+
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+mkdir "$tmp/bin" "$tmp/log"
+ln -s "$binaries/wisp" "$tmp/bin/wisp"
+# The tracer lives as long as what the shim leaves running. Nothing of it may stay
+# in the way of who waits for the end of the shim's output.
+cat >"$tmp/bin/containerd-shim-wisp-v1" <<SHIM
+#!/bin/bash
+case \$1 in -info | -v) exec "$binaries/containerd-shim-wisp-v1" "\$@" ;; esac
+exec strace -D -ff -qq -s 0 --decode-pids=pidns -o "$tmp/log/call" "$binaries/containerd-shim-wisp-v1" "\$@" 2>/dev/null
+SHIM
+chmod +x "$tmp/bin/containerd-shim-wisp-v1"
+for suite in "${suites[@]}"; do
+    # Slower as all is, some tests may fail that do not otherwise.
+    WISP_TESTS_BINARIES=$tmp/bin cargo test --quiet --release --locked -p wisp-tests --test containerd \
+        -- "$suite" >"$tmp/told" 2>&1 || tail -n 20 "$tmp/told"
+done
+
+# What the documentation lists, but for what is ended.
+listed=$(sed -n '/^### System calls/,/^\*\*Nobody/s/^| \(`.*`\) | .* |$/\1/p' docs/security.md |
+    grep -o '[a-z0-9_]*' | sort -u)
+# What processes call that have installed the list, from then on, and their threads,
+# whose numbers are others in the container. A guest's process is a fork; one that
+# executes something is native, or the compiler.
+made=$(find "$tmp/log" -type f -print0 | xargs -0 awk '
+    FNR == 1 { pid = FILENAME; sub(/.*\./, "", pid); on = 0 }
+    match($0, /^[a-z0-9_]+\(/) {
+        call = substr($0, 1, RLENGTH - 1)
+        if (call == "execve" && / = 0$/) executes[pid] = 1
+        if (on) late[pid] = late[pid] " " call
+        else early[pid] = early[pid] " " call
+        if (call ~ /^clone/ && match($0, / = [0-9]+/)) {
+            number = substr($0, RSTART + 3, RLENGTH - 3)
+            if (match($0, /[0-9]+ in strace/)) number = substr($0, RSTART, RLENGTH - 10)
+            made_by[number] = pid
+            if (on) thread[number] = 1
+        }
+        if (call == "seccomp" && /SECCOMP_SET_MODE_FILTER.* = 0$/) on = 1
+    }
+    END {
+        for (pid in thread)
+            if (made_by[pid] in executes) delete thread[pid]
+        do {
+            more = 0
+            for (pid in made_by)
+                if (!(pid in thread) && made_by[pid] in thread) more = thread[pid] = 1
+        } while (more)
+        for (pid in thread) late[pid] = early[pid] " " late[pid]
+        for (pid in late) {
+            if (pid in executes) continue
+            count = split(late[pid], calls, " ")
+            for (i = 1; i <= count; i++) print calls[i], pid
+        }
+    }')
+guests=$(awk '{ print $2 }' <<<"$made" | sort -u | wc -l)
+[ "$guests" -gt 0 ] || { echo "calls: no guest was seen" >&2; exit 1; }
+made=$(awk '{ print $1 }' <<<"$made" | sort -u)
+echo "$guests processes and threads of guests made $(wc -l <<<"$made") calls"
+echo "listed, and made by none: $(comm -23 <(echo "$listed") <(echo "$made") | tr '\n' ' ')"
+echo "made, and not listed: $(comm -13 <(echo "$listed") <(echo "$made") | tr '\n' ' ')"
