@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist image examples demo test test-vm churn storm lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist image examples demo test test-vm churn storm fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -16,6 +16,10 @@ REF ?= HEAD~1
 # the processors if not given).
 ARCHS ?= x86_64 aarch64
 JOBS ?=
+
+# What is fuzzed, and for how many seconds each (all, and a minute, if not given).
+TARGETS ?=
+EACH ?=
 
 # Where the programs of an image are.
 FROM ?= target/dist/out
@@ -59,6 +63,9 @@ churn: build examples ## 1,000 containers and 200 pods come and go, with random 
 
 storm: build examples ## 100,000 requests from 256 clients, of which many leave (as root)
 	WISP_STORM=100000/256 cargo test --release --locked -p wisp-tests --test containerd -- http_threads --nocapture
+
+fuzz: setup ## Feed each parser inputs guided by coverage (EACH=60 seconds, TARGETS=all)
+	@EACH="$(EACH)" scripts/fuzz.sh $(TARGETS)
 
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh
