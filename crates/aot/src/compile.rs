@@ -3,7 +3,7 @@
 use wasmparser::{Chunk, Parser, Payload};
 use wasmtime::{Engine, OutOfMemory, Precompiled};
 
-use crate::settings::settings;
+use crate::settings::{Calls, settings};
 
 /// Why bytes cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -34,23 +34,68 @@ pub enum CompileError {
 /// # Errors
 /// Bytes that are no valid WebAssembly binary, or use what the engine has not.
 pub fn compile(bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
-    let component = recognise(bytes)?;
-    let mut config = settings().map_err(|error| CompileError::Engine(format!("{error:#}")))?;
-    config.parallel_compilation(true);
-    let engine =
-        Engine::new(&config).map_err(|error| CompileError::Engine(format!("{error:#}")))?;
-    let code = if component {
-        engine.precompile_component(bytes)
-    } else {
-        engine.precompile_module(bytes)
-    };
-    code.map_err(|error| {
-        if error.chain().any(|cause| cause.is::<OutOfMemory>()) {
-            CompileError::Memory
-        } else {
-            CompileError::Invalid(format!("{error:#}"))
+    if !recognise(bytes)? {
+        return engine(Calls::Synchronous)?
+            .precompile_module(bytes)
+            .map_err(|error| problem(&error));
+    }
+    if !wants_tasks(bytes) {
+        let code = engine(Calls::Synchronous)?.precompile_component(bytes);
+        match code.map_err(|error| problem(&error)) {
+            // It may be asynchronous without saying so in its imports; what is
+            // wrong otherwise is wrong once more.
+            Err(CompileError::Invalid(_)) => {}
+            done => return done,
         }
-    })
+    }
+    engine(Calls::Asynchronous)?
+        .precompile_component(bytes)
+        .map_err(|error| problem(&error))
+}
+
+fn engine(calls: Calls) -> Result<Engine, CompileError> {
+    let failed = |error| CompileError::Engine(format!("{error:#}"));
+    let mut config = settings(calls).map_err(failed)?;
+    config.parallel_compilation(true);
+    Engine::new(&config).map_err(failed)
+}
+
+fn problem(error: &wasmtime::Error) -> CompileError {
+    if error.chain().any(|cause| cause.is::<OutOfMemory>()) {
+        CompileError::Memory
+    } else {
+        CompileError::Invalid(format!("{error:#}"))
+    }
+}
+
+/// Whether a component imports or exports an interface of WASI 0.3, most of
+/// which are asynchronous.
+fn wants_tasks(bytes: &[u8]) -> bool {
+    let mut depth = 0;
+    let mut found = false;
+    let mut see = |name: &str| found |= name.contains("@0.3.");
+    for payload in Parser::new(0).parse_all(bytes) {
+        // What is not valid is told by the compiler.
+        let Ok(payload) = payload else { break };
+        match payload {
+            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+            Payload::End(_) => depth -= 1,
+            Payload::ComponentImportSection(imports) if depth == 0 => {
+                imports
+                    .into_iter()
+                    .flatten()
+                    .for_each(|import| see(import.name.name));
+            }
+            Payload::ComponentExportSection(exports) if depth == 0 => {
+                exports
+                    .into_iter()
+                    .flatten()
+                    .for_each(|export| see(export.name.name));
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// Whether it is a component; a core module otherwise.

@@ -10,13 +10,8 @@ struct Switch(&'static str, fn(&mut Config, bool) -> &mut Config, bool);
 /// What guests may use and how their code is made. The compiler and the
 /// runtime must agree on each, so each is said here rather than left to a
 /// default that could depend on how a crate was built.
-const SWITCHES: [Switch; 21] = [
+const SWITCHES: [Switch; 20] = [
     Switch("component-model", Config::wasm_component_model, true),
-    Switch(
-        "component-model-async",
-        Config::wasm_component_model_async,
-        true,
-    ),
     Switch("bulk-memory", Config::wasm_bulk_memory, true),
     Switch("multi-value", Config::wasm_multi_value, true),
     Switch("multi-memory", Config::wasm_multi_memory, true),
@@ -44,13 +39,32 @@ const SWITCHES: [Switch; 21] = [
     Switch("unwind-info", Config::native_unwind_info, true),
 ];
 
+/// How a program calls and is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Calls {
+    /// One call after the other. Nobody has to note which of several tasks a
+    /// call belongs to, which takes longer than many a call itself.
+    Synchronous,
+    /// Also asynchronously, as the component model has it since WASI 0.3.
+    Asynchronous,
+}
+
+impl Calls {
+    /// All, with what most programs use first.
+    pub const ALL: [Self; 2] = [Self::Synchronous, Self::Asynchronous];
+}
+
 /// The engine's settings, the same for the process that compiles and for the
 /// one that runs. What does not change the code (the allocator) may be added.
 ///
 /// # Errors
 /// None with the settings as they are; Wasmtime reserves it.
-pub fn settings() -> wasmtime::Result<Config> {
+pub fn settings(calls: Calls) -> wasmtime::Result<Config> {
     let mut config = Config::new();
+    let asynchronous = calls == Calls::Asynchronous;
+    config
+        .wasm_component_model_async(asynchronous)
+        .concurrency_support(asynchronous);
     for Switch(_, apply, on) in &SWITCHES {
         apply(&mut config, *on);
     }
@@ -66,7 +80,7 @@ pub fn settings() -> wasmtime::Result<Config> {
 
 /// The settings as text, for the key.
 pub(crate) fn describe() -> String {
-    let mut text = String::from("collector=drc");
+    let mut text = String::from("collector=drc calls=synchronous-if-possible");
     for Switch(name, _, on) in &SWITCHES {
         text.push_str(&format!(" {name}={on}"));
     }
@@ -92,6 +106,8 @@ mod tests {
 
     #[test]
     fn an_engine_takes_the_settings() {
-        wasmtime::Engine::new(&settings().expect("settings")).expect("engine");
+        for calls in Calls::ALL {
+            wasmtime::Engine::new(&settings(calls).expect("settings")).expect("engine");
+        }
     }
 }

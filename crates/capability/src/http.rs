@@ -34,8 +34,11 @@ pub struct HttpServer {
     pub header_timeout: Duration,
     /// How long what has begun may take to end once the server is asked to stop.
     pub grace: Duration,
-    /// How many requests one instance answers, one after the other.
+    /// How many requests one instance answers in all.
     pub reuse: u32,
+    /// How many of them it works on at once, if it is one of 0.3; an instance of
+    /// 0.2 has one after the other.
+    pub concurrency: u32,
     /// The path that the host answers by itself, for probes.
     pub health: Option<String>,
     pub access_log: AccessLog,
@@ -68,6 +71,7 @@ impl Default for HttpServer {
             header_timeout: Duration::from_secs(10),
             grace: Duration::from_secs(30),
             reuse: 1,
+            concurrency: 1,
             health: None,
             access_log: AccessLog::Off,
             metrics: None,
@@ -115,6 +119,11 @@ impl HttpServer {
         read.set(annotation::HTTP_REUSE, &mut server.reuse, |text| {
             count(text, 1, 1_000_000)
         })?;
+        read.set(
+            annotation::HTTP_CONCURRENCY,
+            &mut server.concurrency,
+            |text| count(text, 1, 1024),
+        )?;
         read.set(annotation::HTTP_HEALTH, &mut server.health, path)?;
         read.set(
             annotation::HTTP_ACCESS_LOG,
@@ -131,6 +140,15 @@ impl HttpServer {
                 .map(Some)
                 .map_err(|_| "is not address:port, such as 0.0.0.0:9090 or [::]:9090".into())
         })?;
+        if server.concurrency > server.reuse {
+            return Err((
+                annotation::HTTP_CONCURRENCY,
+                format!(
+                    "is more than {}, which is how many requests one instance answers in all",
+                    annotation::HTTP_REUSE
+                ),
+            ));
+        }
         if server.work_timeout < server.request_timeout {
             return Err((
                 annotation::HTTP_WORK_TIMEOUT,
@@ -237,6 +255,10 @@ mod tests {
         assert_eq!(of(HTTP_MAX_HEADER, "8Ki").max_header, 8192);
         assert_eq!(of(HTTP_MAX_BODY, "1Mi").max_body, 1 << 20);
         assert_eq!(of(HTTP_REUSE, "128").reuse, 128);
+        let both = [(HTTP_REUSE, "128"), (HTTP_CONCURRENCY, "16")];
+        let both = both.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let shared = HttpServer::parse(&both.into()).expect("both");
+        assert_eq!((shared.reuse, shared.concurrency), (128, 16));
         assert_eq!(
             of(HTTP_HEALTH, "/healthz").health.as_deref(),
             Some("/healthz")
@@ -286,6 +308,8 @@ mod tests {
             (HTTP_IDLE_TIMEOUT, "s"),
             (HTTP_HEADER_TIMEOUT, "1.5s"),
             (HTTP_REUSE, "0"),
+            (HTTP_CONCURRENCY, "0"),
+            (HTTP_CONCURRENCY, "2"),
             (HTTP_HEALTH, "healthz"),
             (HTTP_HEALTH, "/a?b"),
             (HTTP_HEALTH, "/a b"),

@@ -59,6 +59,8 @@ pub mod annotation {
     pub const HTTP_GRACE: &str = "io.wisp.http.grace";
     /// How many requests one instance answers: a number.
     pub const HTTP_REUSE: &str = "io.wisp.http.reuse";
+    /// How many of them at once, where its WASI version lets it: a number.
+    pub const HTTP_CONCURRENCY: &str = "io.wisp.http.concurrency";
     /// A path that the host answers: for probes.
     pub const HTTP_HEALTH: &str = "io.wisp.http.health";
     /// `off` (default), `common` or `json`.
@@ -92,7 +94,7 @@ pub mod annotation {
     /// A directory whose files are further values of `wasi:config`.
     pub const CONFIG_DIR: &str = "io.wisp.config-dir";
     /// All of them, but those that begin with [`CONFIG`].
-    pub const ALL: [&str; 30] = [
+    pub const ALL: [&str; 31] = [
         PROFILE,
         FS_ROOT,
         FS_PREOPENS,
@@ -110,6 +112,7 @@ pub mod annotation {
         HTTP_HEADER_TIMEOUT,
         HTTP_GRACE,
         HTTP_REUSE,
+        HTTP_CONCURRENCY,
         HTTP_HEALTH,
         HTTP_ACCESS_LOG,
         METRICS_LISTEN,

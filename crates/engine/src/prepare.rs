@@ -6,11 +6,12 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::path::{Path, PathBuf};
 
 use wasmtime::component::{self, Component};
-use wasmtime::{Engine, ExternType, InstancePre, Linker, Module, Precompiled};
+use wasmtime::{Config, Engine, ExternType, InstancePre, Linker, Module, Precompiled};
 use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::p2::bindings as http2;
 use wasmtime_wasi_http::p3::bindings as http3;
+use wisp_aot::Calls;
 use wisp_capability::{Grant, Interfaces};
 
 use crate::command;
@@ -51,25 +52,55 @@ pub(crate) enum Program {
 /// Code of another version, a world that is not supported, or an import that
 /// nobody provides or `grant` denies.
 pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
-    let config = wisp_aot::settings().map_err(|error| EngineError::Engine(text(&error)))?;
-    let engine = Engine::new(&config).map_err(|error| EngineError::Engine(text(&error)))?;
     let path = path(&artifact);
     let kind = Engine::detect_precompiled_file(&path)
         .map_err(|error| EngineError::Artifact(text(&error)))?;
-    let program = match kind {
-        Some(Precompiled::Module) => module(&engine, &path, &grant.interfaces)?,
-        Some(Precompiled::Component) => component(&engine, &path, grant)?,
-        None => return Err(EngineError::Artifact("not made by our compiler".into())),
-    };
-    let prepared = Prepared {
-        engine,
-        program,
-        page_map: None,
-    };
-    match prepared.program {
-        Program::Http(_) => prepared.with_pool(&path, grant),
-        _ => Ok(prepared),
+    match kind {
+        Some(Precompiled::Module) => {
+            let engine = engine(Calls::Synchronous, |_| {})?;
+            Ok(Prepared {
+                program: module(&engine, &path, &grant.interfaces)?,
+                engine,
+                page_map: None,
+            })
+        }
+        Some(Precompiled::Component) => {
+            let (calls, component) = map(&path)?;
+            let engine = component.engine().clone();
+            let prepared = Prepared {
+                program: link(&engine, &component, grant)?,
+                engine,
+                page_map: None,
+            };
+            match prepared.program {
+                Program::Http(_) => prepared.with_pool(&path, calls, &component, grant),
+                _ => Ok(prepared),
+            }
+        }
+        None => Err(EngineError::Artifact("not made by our compiler".into())),
     }
+}
+
+fn engine(calls: Calls, adjust: impl FnOnce(&mut Config)) -> Result<Engine, EngineError> {
+    let failed = |error: wasmtime::Error| EngineError::Engine(text(&error));
+    let mut config = wisp_aot::settings(calls).map_err(failed)?;
+    adjust(&mut config);
+    Engine::new(&config).map_err(failed)
+}
+
+/// Maps a component for the engine that it was compiled for: the code says which
+/// it is by fitting.
+fn map(path: &Path) -> Result<(Calls, Component), EngineError> {
+    let mut problem = None;
+    for calls in Calls::ALL {
+        let engine = engine(calls, |_| {})?;
+        // SAFETY: the promise of `prepare`'s caller: our own compiler wrote it.
+        match unsafe { Component::deserialize_file(&engine, path) } {
+            Ok(component) => return Ok((calls, component)),
+            Err(error) => problem = Some(text(&error)),
+        }
+    }
+    Err(EngineError::Artifact(problem.unwrap_or_default()))
 }
 
 /// Wasmtime maps components by path only. This path leads to the open file
@@ -82,25 +113,28 @@ impl Prepared {
     /// The same with what makes instances cheap to come by: memory for as many
     /// as there may be at once is reserved, and used again. What is reserved
     /// depends on the program, so it is only known now.
-    fn with_pool(self, path: &Path, grant: &Grant) -> Result<Self, EngineError> {
-        let failed = |error: wasmtime::Error| EngineError::Engine(text(&error));
-        let needs = {
-            // SAFETY: as for `component`, which has had the same file.
-            let component = unsafe { Component::deserialize_file(&self.engine, path) };
-            component.map_err(failed)?.resources_required()
-        };
+    fn with_pool(
+        self,
+        path: &Path,
+        calls: Calls,
+        component: &Component,
+        grant: &Grant,
+    ) -> Result<Self, EngineError> {
         // What is not known before it runs cannot be reserved.
-        let Some(needs) = needs else {
+        let Some(needs) = component.resources_required() else {
             return Ok(self);
         };
-        let mut config = wisp_aot::settings().map_err(failed)?;
-        pool::reserve(&mut config, &needs, &grant.http, self.world());
-        let engine = Engine::new(&config).map_err(failed)?;
-        let program = component(&engine, path, grant)?;
+        let world = self.world();
+        let engine = engine(calls, |config| {
+            pool::reserve(config, &needs, &grant.http, world);
+        })?;
+        // SAFETY: as for `map`, which has had the same file.
+        let component = unsafe { Component::deserialize_file(&engine, path) }
+            .map_err(|error| EngineError::Artifact(text(&error)))?;
         Ok(Self {
             page_map: PageMap::find(),
+            program: link(&engine, &component, grant)?,
             engine,
-            program,
         })
     }
 
@@ -141,7 +175,7 @@ fn text(error: &wasmtime::Error) -> String {
 }
 
 fn module(engine: &Engine, path: &Path, interfaces: &Interfaces) -> Result<Program, EngineError> {
-    // SAFETY: the caller's promise: our own compiler wrote the code.
+    // SAFETY: the promise of `prepare`'s caller: our own compiler wrote the code.
     let module = unsafe { Module::deserialize_file(engine, path) }
         .map_err(|error| EngineError::Artifact(text(&error)))?;
     of_module(module.exports().map(|export| {
@@ -181,10 +215,7 @@ fn module_linker(
     Ok(linker)
 }
 
-fn component(engine: &Engine, path: &Path, grant: &Grant) -> Result<Program, EngineError> {
-    // SAFETY: as for modules.
-    let component = unsafe { Component::deserialize_file(engine, path) }
-        .map_err(|error| EngineError::Artifact(text(&error)))?;
+fn link(engine: &Engine, component: &Component, grant: &Grant) -> Result<Program, EngineError> {
     let ty = component.component_type();
     let world = of_component(ty.exports(engine).map(|(name, _)| name))?;
     let imports = Imports::of(ty.imports(engine).map(|(name, _)| name));
@@ -195,7 +226,7 @@ fn component(engine: &Engine, path: &Path, grant: &Grant) -> Result<Program, Eng
         .and_then(|()| interfaces::trap(&grant.interfaces, engine, &ty, &mut linker))
         .map_err(|error| EngineError::Engine(text(&error)))?;
     let pre = linker
-        .instantiate_pre(&component)
+        .instantiate_pre(component)
         .map_err(|error| EngineError::Import(text(&error)))?;
     let program = match world {
         World::Command(Wasi::P3) => p3::bindings::CommandPre::new(pre).map(Program::Command3),

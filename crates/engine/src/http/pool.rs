@@ -28,18 +28,30 @@ const WARM: u32 = 16;
 /// from the program's size, which is bounded.
 const INSTANCE: usize = 64 * MIB;
 
-/// Stacks for one instance: of 0.3, each call in progress may have one.
+/// Stacks for one instance of 0.3, where each call in progress may have one: for
+/// the calls of one request, and one for each further request.
 const STACKS: u32 = 4;
+
+/// The most instances that wait to be used again.
+const SPARE: u32 = 128;
+
+/// How many instances may wait to be used again, beside those that are in use.
+pub fn spare(server: &HttpServer) -> u32 {
+    match server.reuse {
+        1 => 0,
+        _ => server.max_requests.min(SPARE),
+    }
+}
 
 /// Lets `config` allocate from a pool for as many instances of a program that
 /// `needs` this as `server` may run at once. Does not change what code is
 /// compatible: that is a matter of reservations, which stay as they are.
 pub fn reserve(config: &mut Config, needs: &ResourcesRequired, server: &HttpServer, world: World) {
-    let count = server.max_requests;
+    let count = server.max_requests.saturating_add(spare(server));
     let memories = needs.num_memories.max(1);
     let tables = needs.num_tables.max(1);
     let stacks = match world {
-        World::Http(Wasi::P3) => STACKS,
+        World::Http(Wasi::P3) => STACKS.saturating_add(server.concurrency - 1),
         _ => 1,
     };
     let initial_table = needs.max_initial_table_size.unwrap_or_default();

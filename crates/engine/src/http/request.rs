@@ -23,7 +23,7 @@ use super::answer::{Answer, last, plain};
 use super::body::{Limited, Recorded};
 use super::instances::Instances;
 use super::record::{Record, Records};
-use super::ticker::Ticker;
+use super::ticker::{Serving, Ticker};
 use super::turns::{Turn, Turns};
 use crate::exit::complain;
 
@@ -38,6 +38,13 @@ pub struct Service {
 
 /// A sender of nothing, whose end tells that some work is over.
 pub type Working = mpsc::Sender<Infallible>;
+
+/// What a guest at work holds.
+pub struct Held {
+    _turn: Turn,
+    _working: Working,
+    _serving: Serving,
+}
 
 /// How a guest was kept from going on.
 struct TooLong {
@@ -136,9 +143,12 @@ impl Service {
         working: Working,
     ) {
         let (method, uri) = (request.method().clone(), request.uri().clone());
-        let serving = self.ticker.serve();
-        let ended = self.limited(request, begun, &answer).await;
-        drop(serving);
+        let held = Held {
+            _turn: turn,
+            _working: working.clone(),
+            _serving: self.ticker.serve(),
+        };
+        let ended = self.limited(request, begun, &answer, held).await;
         let metrics = &self.records.metrics;
         let problem = match ended {
             Ok(Ok(())) => None,
@@ -152,9 +162,8 @@ impl Service {
             }
         };
         if let Some(problem) = problem {
-            metrics.instances_failed.add(1);
             complain(&format!("{method} {}: {problem}", uri.path()));
-            let budget = &self.instances.surroundings.budget;
+            let budget = &self.instances.maker.surroundings.budget;
             if let Some(refused) = budget.take_refusal(begun) {
                 complain(&format!("{method} {}: {refused}", uri.path()));
                 // When other requests are over, there is room again.
@@ -164,7 +173,7 @@ impl Service {
             }
         }
         answer.give_up();
-        drop((turn, working));
+        drop(working);
     }
 
     async fn limited(
@@ -172,13 +181,14 @@ impl Service {
         request: Request<WasiBody>,
         begun: Instant,
         answer: &Arc<Answer>,
+        held: Held,
     ) -> Result<wasmtime::Result<()>, TooLong> {
         let HttpServer {
             request_timeout,
             work_timeout,
             ..
         } = *self.settings;
-        let mut guest = pin!(self.instances.serve(request, answer));
+        let mut guest = pin!(self.instances.serve(request, answer, held));
         let mut deadline = pin!(sleep_until((begun + request_timeout).into()));
         loop {
             // What is not polled to its end is dropped, and with it the guest:

@@ -65,7 +65,7 @@ fn answer<B>(service: &Service, request: &Request<B>) -> Response<String> {
             "metrics are read with GET\n",
         );
     }
-    let surroundings = &service.instances.surroundings;
+    let surroundings = &service.instances.maker.surroundings;
     let gauges = Gauges {
         queued: u64::from(service.turns.waiting()),
         memory: surroundings.budget.used(),

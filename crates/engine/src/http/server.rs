@@ -13,7 +13,8 @@ use wisp_capability::{HttpServer, annotation};
 
 use super::connections::Connections;
 use super::cores::{Cores, CpuLimit};
-use super::instances::{Handler, Instances};
+use super::instance::{Handler, Maker};
+use super::instances::Instances;
 use super::metrics::Metrics;
 use super::record::Records;
 use super::request::Service;
@@ -101,9 +102,15 @@ impl Server {
             log: settings.access_log,
             stdout: surroundings.stdout.clone(),
         });
-        let counted = records.metrics.clone();
+        let maker = Maker::new(engine, handler, surroundings, records.metrics.clone());
+        if settings.concurrency > 1 && !maker.is_concurrent() {
+            complain(&format!(
+                "{} has no effect: an instance of WASI 0.2 handles one request after the other",
+                annotation::HTTP_CONCURRENCY
+            ));
+        }
         let service = Arc::new(Service {
-            instances: Instances::new(engine, handler, surroundings, settings.reuse, counted),
+            instances: Instances::new(maker, &settings),
             turns: Arc::new(Turns::new(settings.max_requests, settings.queue)),
             ticker,
             records,

@@ -1,7 +1,7 @@
 //! Takes the thread back, now and then, from guests that do not give it.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::atomic::Ordering::SeqCst;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -19,6 +19,9 @@ const STACK: usize = 64 * 1024;
 /// the others, and the signal to stop.
 pub struct Ticker {
     serving: AtomicUsize,
+    /// Whether the clock waits to be woken; most requests come while it does not,
+    /// and to wake nobody is a system call as well.
+    asleep: AtomicBool,
     /// For who waits until somebody is served.
     waits: Mutex<()>,
     started: Condvar,
@@ -33,6 +36,7 @@ impl Ticker {
     pub fn start(engine: Engine) -> io::Result<Arc<Self>> {
         let ticker = Arc::new(Self {
             serving: AtomicUsize::new(0),
+            asleep: AtomicBool::new(false),
             waits: Mutex::new(()),
             started: Condvar::new(),
         });
@@ -52,8 +56,9 @@ impl Ticker {
 
     /// Notes that a request is being served.
     pub fn serve(self: &Arc<Self>) -> Serving {
-        // Only the first wakes the clock; the others take no lock.
-        if self.serving.fetch_add(1, SeqCst) == 0 {
+        // Either this sees that the clock has gone to sleep, or the clock sees
+        // that somebody is served: both say first and look then.
+        if self.serving.fetch_add(1, SeqCst) == 0 && self.asleep.load(SeqCst) {
             drop(self.waits());
             self.started.notify_one();
         }
@@ -65,6 +70,7 @@ impl Ticker {
             return;
         }
         let mut waits = self.waits();
+        self.asleep.store(true, SeqCst);
         // Looked at under the lock, which the first takes before it wakes us.
         while self.serving.load(SeqCst) == 0 {
             waits = self
@@ -72,6 +78,7 @@ impl Ticker {
                 .wait(waits)
                 .unwrap_or_else(PoisonError::into_inner);
         }
+        self.asleep.store(false, SeqCst);
     }
 
     fn waits(&self) -> MutexGuard<'_, ()> {

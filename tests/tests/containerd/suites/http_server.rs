@@ -482,6 +482,8 @@ fn annotations(test: &Test<'_>) -> Result<()> {
         ("io.wisp.http.max-body", "much"),
         ("io.wisp.http.request-timeout", "30"),
         ("io.wisp.http.work-timeout", "1s"),
+        ("io.wisp.http.reuse", "0"),
+        ("io.wisp.http.concurrency", "2"),
         ("io.wisp.http.health", "healthz"),
         ("io.wisp.http.access-log", "yes"),
         ("io.wisp.metrics.listen", "9090"),

@@ -46,18 +46,25 @@ pub fn cases() -> Vec<Case> {
 }
 
 /// A server on the host's network, its port and that of its metrics.
-fn serve<'t, 'n>(
+pub fn serve<'t, 'n>(
     test: &'t Test<'n>,
     guest: &str,
+    annotations: &[(&str, &str)],
     limits: Option<serde_json::Value>,
 ) -> Result<(Running<'t, 'n>, u16, u16)> {
     let image = test.image(guest)?;
     let (port, metrics) = (http::free_port()?, http::free_port()?);
-    let id = test
-        .run(&image)
-        .net_host()
-        .annotation("io.wisp.http.listen", &format!("127.0.0.1:{port}"))
-        .annotation("io.wisp.metrics.listen", &format!("127.0.0.1:{metrics}"))
+    let (listen, scrape) = (format!("127.0.0.1:{port}"), format!("127.0.0.1:{metrics}"));
+    let own = [
+        ("io.wisp.http.listen", listen.as_str()),
+        ("io.wisp.metrics.listen", scrape.as_str()),
+    ];
+    let id = own
+        .iter()
+        .chain(annotations)
+        .fold(test.run(&image).net_host(), |run, (key, value)| {
+            run.annotation(key, value)
+        })
         .create_with(|spec| {
             if let Some(cpu) = limits {
                 spec["linux"]["resources"]["cpu"] = cpu;
@@ -103,7 +110,7 @@ fn connect(port: u16) -> Result<TcpStream> {
 fn threads(test: &Test<'_>) -> Result<()> {
     let most = processors()? - 1;
     for guest in GUESTS {
-        let (running, port, _) = serve(test, guest, None)?;
+        let (running, port, _) = serve(test, guest, &[], None)?;
         for _ in 0..5 {
             drop(connect(port)?);
         }
@@ -126,7 +133,7 @@ fn threads(test: &Test<'_>) -> Result<()> {
 
 fn limited(test: &Test<'_>) -> Result<()> {
     let limit = json!({ "quota": 100_000, "period": 100_000 });
-    let (running, port, _) = serve(test, "http-02", Some(limit))?;
+    let (running, port, _) = serve(test, "http-02", &[], Some(limit))?;
     let open = (0..16).map(|_| connect(port)).collect::<Result<Vec<_>>>()?;
     let count = others(&running)?;
     ensure!(count == 0, "{count} threads for one processor");
@@ -147,7 +154,7 @@ fn limited(test: &Test<'_>) -> Result<()> {
 }
 
 /// Waits until the metrics have all these lines.
-fn metrics_have(port: u16, lines: &[&str]) -> Result<()> {
+pub fn metrics_have(port: u16, lines: &[&str]) -> Result<()> {
     let mut last = String::new();
     let found = wait::until(PATIENCE, || {
         last = http::get(port, "/metrics").ok()?.text();
@@ -159,7 +166,7 @@ fn metrics_have(port: u16, lines: &[&str]) -> Result<()> {
 
 fn drained(test: &Test<'_>) -> Result<()> {
     for guest in GUESTS {
-        let (running, port, metrics) = serve(test, guest, None)?;
+        let (running, port, metrics) = serve(test, guest, &[], None)?;
         let open = (0..48)
             .map(|_| http::request(port, "GET", "/sleep?ms=3000", b""))
             .collect::<Result<Vec<_>>>()?;
@@ -230,8 +237,17 @@ fn visit(port: u16, random: &mut Random) -> Result<bool> {
 fn storm(test: &Test<'_>) -> Result<()> {
     let (all, at_once) = size()?;
     let random = Random::new(Random::seed());
-    for guest in GUESTS {
-        let (running, port, metrics) = serve(test, guest, None)?;
+    let together = [
+        ("io.wisp.http.reuse", "100"),
+        ("io.wisp.http.concurrency", "8"),
+    ];
+    for (guest, annotations) in [
+        ("http-02", &[][..]),
+        ("http-02", &together[..1]),
+        ("http-03", &[]),
+        ("http-03", &together),
+    ] {
+        let (running, port, metrics) = serve(test, guest, annotations, None)?;
         let clients: Vec<_> = (0..at_once)
             .map(|number| {
                 let mut random = random.of(number);
@@ -257,9 +273,12 @@ fn storm(test: &Test<'_>) -> Result<()> {
                 "wisp_http_requests_in_flight 0",
                 "wisp_http_requests_queued 0",
                 "wisp_http_connections 0",
-                "wisp_guest_memory_bytes 0",
             ],
         )?;
+        // Where instances are used again, some wait for that.
+        if annotations.is_empty() {
+            metrics_have(metrics, &["wisp_guest_memory_bytes 0"])?;
+        }
         ensure!(
             http::get(port, "/")?.status == 200,
             "{guest}: it serves no more"

@@ -16,6 +16,7 @@ mod http;
 mod http_outbound;
 mod http_server;
 mod http_threads;
+mod http_together;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -92,6 +93,7 @@ pub fn all() -> Vec<Case> {
         http_outbound::cases(),
         http_server::cases(),
         http_threads::cases(),
+        http_together::cases(),
         lifecycle::cases(),
         pause::cases(),
         policy::cases(),
