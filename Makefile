@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist image examples demo test test-vm churn storm fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist image examples demo test test-vm test-kubernetes churn storm fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -56,6 +56,9 @@ test: setup ## Unit tests, then the suites with real containerds (as root)
 
 test-vm: build examples ## The suites on cgroup v2 and systemd, in an emulated machine (as root)
 	@tests/vm/run.sh
+
+test-kubernetes: build examples ## wisp in a cluster of one node, made here of Kubernetes' own programs (as root)
+	@tests/kubernetes/run.sh
 
 churn: build examples ## 1,000 containers and 200 pods come and go, with random kills (as root)
 	WISP_CHURN=1000/50 cargo test --release --locked -p wisp-tests --test containerd -- churn --nocapture

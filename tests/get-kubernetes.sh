@@ -1,8 +1,8 @@
 #!/bin/bash
-# Builds Kubernetes, whose API server the tests of deploy/ ask where it is there, into
-# target/tools/bin/kubernetes: etcd, its five servers and kubectl in one program, with Go
-# and from the Go module proxy. The first time takes about fifteen minutes on two
-# processors and three gigabytes; after that it looks and ends.
+# Builds Kubernetes, which `make test-kubernetes` runs, into target/tools/bin/kubernetes:
+# etcd, its five servers and kubectl in one program, with Go and from the Go module
+# proxy. The first time takes about fifteen minutes on two processors and three gigabytes;
+# after that it looks and ends.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ export PATH=$PATH:/usr/local/go/bin
 source=$PWD/tests/kubernetes
 version=$(awk '/k8s.io\/kubernetes / { print $3; exit }' "$source/go.mod")
 # What it was built from: another version, or another main.go, is another program.
-from=$version-$(cat "$source"/go.mod "$source"/go.sum "$source"/main.go tests/get-kubernetes.sh | sha256sum | cut -c1-16)
+from=$version-$(cat "$source"/go.mod "$source"/go.sum "$source"/main.go | sha256sum | cut -c1-16)
 of=$bin/.kubernetes-version
 [ -x "$bin/kubernetes" ] && [ "$(cat "$of" 2>/dev/null)" = "$from" ] && exit
 command -v go >/dev/null || {

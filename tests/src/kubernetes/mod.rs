@@ -1,14 +1,18 @@
 //! Kubernetes itself, from the one program that `tests/get-kubernetes.sh` builds:
-//! an API server with nothing behind it ([`Control`]), and `kubectl`.
+//! an API server with nothing behind it ([`Control`]), and what makes a cluster
+//! of it ([`Cluster`]).
 
 mod authority;
+mod containerd;
 mod control;
 mod kubectl;
+mod node;
 mod server;
 
 pub use authority::Authority;
 pub use control::Control;
 pub use kubectl::Kubectl;
+pub use node::{Cluster, NODE};
 pub use server::Server;
 
 use crate::paths;

@@ -87,7 +87,7 @@ fn main() -> ExitCode {
             Trial::test(name, run).with_ignored_flag(ignored)
         })
         .collect();
-    // To build it takes long: who wants it does.
+    // To build it takes long: only `make test-kubernetes` does.
     let unserved = missing.or_else(kubernetes::missing);
     if let Some(reason) = &unserved {
         eprintln!("wisp-tests: SKIPPED what an API server says to it: {reason}");
