@@ -131,6 +131,11 @@ impl Host {
         self.json("status", vec!["--json".into()]).await
     }
 
+    /// Proves once more that what is there works.
+    pub async fn works(&self) -> bool {
+        self.wisp("verify", Vec::new()).await.is_ok()
+    }
+
     /// Takes everything away.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::args::{OnStop, Run};
 use crate::host::{Host, Installed};
+use crate::kubernetes::ApiError;
 use crate::node::{Node, Report};
 use crate::state::Shared;
 use crate::stop::Stop;
@@ -124,6 +125,12 @@ impl Keeper<'_> {
     }
 
     async fn install(&mut self) {
+        // Without the label no pod would come: then the node is better left as it is.
+        if let Err(error @ ApiError::Refused(401 | 403 | 404, _)) = self.node.may_say().await {
+            self.shared.lock().refused += 1;
+            let reason = format!("the Node object may not be told, so nothing is changed: {error}");
+            return self.fails(reason).await;
+        }
         let begun = Instant::now();
         let result = self.host.install().await;
         let took = begun.elapsed();
@@ -187,15 +194,21 @@ impl Keeper<'_> {
             .told
             .as_ref()
             .is_some_and(|(text, at)| *text == reason && at.elapsed() < AGAIN);
-        if known {
+        // A version that was there before goes on to take pods.
+        let works = self.host.works().await;
+        let changed = self.report.as_ref().is_none_or(|said| said.ready != works);
+        if known && !changed {
             return;
         }
         self.report = Some(Report::new(
-            false,
+            works,
             "failed",
             &reason,
             json!({ "version": env!("CARGO_PKG_VERSION") }),
         ));
+        if known {
+            return;
+        }
         self.event(true, "WispNotInstalled", &reason).await;
         self.told = Some((reason, Instant::now()));
     }
@@ -219,7 +232,8 @@ impl Keeper<'_> {
                 return;
             }
         }
-        if report.ready {
+        // The installation's own failure stays one.
+        if report.ready && self.failures == 0 {
             self.shared.lock().not_ready = None;
         }
     }

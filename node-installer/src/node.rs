@@ -12,6 +12,8 @@ pub const READY: &str = "wisp.io/ready";
 /// How it went, in JSON.
 pub const STATUS: &str = "wisp.io/status";
 
+/// Whose fields of the object these are.
+const MANAGER: &str = "wisp-node-installer";
 /// The longest text of an event that the API server takes is 1024 bytes.
 const LONGEST: usize = 1000;
 
@@ -87,6 +89,20 @@ impl<'a> Node<'a> {
         })
     }
 
+    /// Whether the object may be told anything.
+    ///
+    /// # Errors
+    /// The API server's.
+    pub async fn may_say(&self) -> Result<(), ApiError> {
+        let found = self.metadata().await?;
+        let patch = json!({ "metadata": {
+            "labels": { READY: found.ready },
+            "annotations": { STATUS: found.status },
+        }});
+        let path = format!("{}?dryRun=All&fieldManager={MANAGER}", self.path());
+        self.api.call(&path, Send::Patch(patch)).await.map(drop)
+    }
+
     /// Makes the object say what `report` says; answers whether it did not.
     ///
     /// # Errors
@@ -104,7 +120,7 @@ impl<'a> Node<'a> {
         }});
         self.api
             .call(
-                &format!("{}?fieldManager=wisp-node-installer", self.path()),
+                &format!("{}?fieldManager={MANAGER}", self.path()),
                 Send::Patch(patch),
             )
             .await?;

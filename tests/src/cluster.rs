@@ -201,6 +201,10 @@ async fn answer(request: Request<Incoming>, objects: &Mutex<Objects>) -> Respons
         let sent = Sent {
             method: &parts.method,
             path: parts.uri.path(),
+            dry: parts
+                .uri
+                .query()
+                .is_some_and(|query| query.contains("dryRun=All")),
             accept: header(ACCEPT),
             kind: header(CONTENT_TYPE),
             body: body
@@ -218,6 +222,8 @@ async fn answer(request: Request<Incoming>, objects: &Mutex<Objects>) -> Respons
 struct Sent<'r> {
     method: &'r Method,
     path: &'r str,
+    /// Whether nothing is to become of it.
+    dry: bool,
     accept: String,
     kind: String,
     body: Value,
@@ -255,8 +261,12 @@ fn handle(sent: &Sent<'_>, objects: &mut Objects) -> Answer {
             if !strict {
                 return bad("only labels and annotations are for an installer");
             }
-            merge(&mut objects.node, patch);
-            Ok((200, json!({ "metadata": objects.node })))
+            let mut patched = objects.node.clone();
+            merge(&mut patched, patch);
+            if !sent.dry {
+                objects.node = patched.clone();
+            }
+            Ok((200, json!({ "metadata": patched })))
         }
         (&Method::POST, EVENTS_PATH) => {
             let event = &sent.body;

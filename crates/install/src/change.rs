@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use toml_edit::{Array, DocumentMut, value};
+use toml_edit::{Array, value};
 
 use crate::edit::{self, Fault, Runtime};
 use crate::error::InstallError;
@@ -230,9 +230,7 @@ pub fn taken_back(file: &Path, how: How, now: &[u8]) -> Result<Option<Vec<u8>>, 
 /// # Errors
 /// When it is not TOML.
 pub fn importing(file: &Path, main: &[u8], import: &Path) -> Result<Vec<u8>, InstallError> {
-    let mut document: DocumentMut = text(file, main)?
-        .parse()
-        .map_err(|error: toml_edit::TomlError| fault(file)(Fault::Malformed(error.to_string())))?;
+    let mut document = edit::parse(&text(file, main)?).map_err(fault(file))?;
     let imports = document
         .entry("imports")
         .or_insert_with(|| value(Array::new()));
@@ -257,9 +255,7 @@ pub fn importing_instead(
     new: &Path,
 ) -> Result<Vec<u8>, InstallError> {
     let mut text = importing(file, main, new)?;
-    let mut document: DocumentMut = self::text(file, &text)?
-        .parse()
-        .map_err(|error: toml_edit::TomlError| fault(file)(Fault::Malformed(error.to_string())))?;
+    let mut document = edit::parse(&self::text(file, &text)?).map_err(fault(file))?;
     if let Some(imports) = document
         .get_mut("imports")
         .and_then(|all| all.as_array_mut())

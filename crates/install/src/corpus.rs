@@ -7,9 +7,9 @@ use crate::edit::{self, Runtime};
 use crate::error::InstallError;
 use crate::layout::{self, below};
 use crate::meaning::Meaning;
+use crate::steps::Place;
 use crate::steps::tests::{Crash, Machine, Silent, programs};
-use crate::steps::{Place, install, uninstall};
-use crate::{Found, RUNTIME_TYPE};
+use crate::{Found, RUNTIME_TYPE, install, uninstall};
 
 /// Where a node has it, and what is in it.
 macro_rules! corpus {

@@ -26,9 +26,21 @@ fn plugin(schema: i64) -> Result<&'static str, Fault> {
     }
 }
 
-fn parse(text: &str) -> Result<DocumentMut, Fault> {
-    text.parse()
-        .map_err(|error: toml_edit::TomlError| Fault::Malformed(error.to_string()))
+/// # Errors
+/// When it is not TOML.
+pub fn parse(text: &str) -> Result<DocumentMut, Fault> {
+    text.parse().map_err(|error: toml_edit::TomlError| {
+        // In one line: who hears of it may take no more.
+        let message = error.message().replace('\n', ", ");
+        let before = error.span().and_then(|span| text.get(..span.start));
+        Fault::Malformed(match before {
+            Some(before) => {
+                let line = before.matches('\n').count() + 1;
+                format!("line {line}: {message}")
+            }
+            None => message,
+        })
+    })
 }
 
 /// The version of the schema that a configuration says it has; one that says

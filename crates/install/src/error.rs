@@ -54,6 +54,18 @@ pub enum InstallError {
     /// No directory for programs.
     #[error("no directory can be written to and run programs from: {0}; name one with --programs")]
     NoDirectory(String),
+    /// Programs are in another directory than is asked for.
+    #[error(
+        "wisp is in {} already: `wisp node uninstall` first to have it in {}",
+        there.display(),
+        wanted.display()
+    )]
+    Elsewhere {
+        /// Where they are.
+        there: PathBuf,
+        /// Where they are wanted.
+        wanted: PathBuf,
+    },
     /// containerd refuses the new configuration.
     #[error("containerd does not read the new {}: {reason}; nothing was changed", path.display())]
     Refused {

@@ -17,17 +17,23 @@ mod corpus;
 mod edit;
 mod error;
 mod files;
+mod install;
 pub mod layout;
 mod lock;
 mod meaning;
 mod programs;
 pub mod record;
 mod steps;
+mod uninstall;
+mod validate;
 
 pub use change::How;
 pub use error::InstallError;
+pub use install::install;
+pub use lock::wait_for_others;
 pub use programs::{Found, in_use};
-pub use steps::{Done, Node, Place, State, Step, Watch, install, status, uninstall};
+pub use steps::{Done, Node, Place, State, Step, Watch, status};
+pub use uninstall::{Offline, uninstall};
 
 /// The name of the runtime in containerd's configuration, which a RuntimeClass
 /// has as its handler.

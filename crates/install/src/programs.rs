@@ -104,23 +104,18 @@ pub struct Placed {
     pub name: PathBuf,
 }
 
+/// The version in `place` that containerd runs, if there is one.
+pub fn current(root: &Path, place: &Path) -> Option<PathBuf> {
+    fs::read_link(below(root, place).join(CURRENT)).ok()
+}
+
 /// Makes `name` the version in `place` that containerd runs, from the next
-/// container on, or none; answers which it was.
+/// container on.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn switch(
-    root: &Path,
-    place: &Path,
-    name: Option<&Path>,
-) -> Result<Option<PathBuf>, InstallError> {
-    let link = below(root, place).join(CURRENT);
-    let before = fs::read_link(&link).ok();
-    match name {
-        Some(name) => files::link(name, &link)?,
-        None => files::remove(&link)?,
-    }
-    Ok(before)
+pub fn switch(root: &Path, place: &Path, name: &Path) -> Result<(), InstallError> {
+    files::link(name, &below(root, place).join(CURRENT))
 }
 
 /// The shim that containerd is told to run, in a place for programs.
@@ -238,15 +233,15 @@ pub fn in_use(place: &Path) -> Vec<i32> {
     .collect()
 }
 
-/// Removes the versions in `place` of the node below `root` that are not the
-/// current one and that nobody runs.
+/// Removes the versions in `place` of the node below `root` that are neither the
+/// current one nor `other` and that nobody runs.
 ///
 /// # Errors
 /// The kernel's refusal.
-pub fn tidy(root: &Path, place: &Path) -> Result<(), InstallError> {
-    let dir = below(root, place);
-    let current = fs::read_link(dir.join(CURRENT)).unwrap_or_default();
-    remove_versions(&dir, place, Some(&current))
+pub fn tidy(root: &Path, place: &Path, other: Option<&Path>) -> Result<(), InstallError> {
+    let current = current(root, place);
+    let keep: Vec<&Path> = current.as_deref().into_iter().chain(other).collect();
+    remove_versions(&below(root, place), place, &keep)
 }
 
 /// Removes all versions in `place` that nobody runs, and the place with the last.
@@ -259,13 +254,13 @@ pub fn remove(root: &Path, place: &Path) -> Result<(), InstallError> {
         return Ok(());
     }
     files::remove(&dir.join(CURRENT))?;
-    remove_versions(&dir, place, None)?;
+    remove_versions(&dir, place, &[])?;
     // Only if nobody else put anything there.
     let _ = fs::remove_dir(&dir);
     Ok(())
 }
 
-fn remove_versions(dir: &Path, place: &Path, keep: Option<&Path>) -> Result<(), InstallError> {
+fn remove_versions(dir: &Path, place: &Path, keep: &[&Path]) -> Result<(), InstallError> {
     let entries = fs::read_dir(dir).map_err(InstallError::io("list", dir))?;
     for entry in entries.flatten() {
         let name = entry.file_name();
@@ -275,7 +270,7 @@ fn remove_versions(dir: &Path, place: &Path, keep: Option<&Path>) -> Result<(), 
                 .trim_start_matches('.')
                 .chars()
                 .all(|c| c.is_ascii_hexdigit());
-        if !is_ours || keep.is_some_and(|keep| keep.as_os_str() == name) {
+        if !is_ours || keep.iter().any(|keep| keep.as_os_str() == name) {
             continue;
         }
         if in_use(&place.join(&name)).is_empty() {
@@ -309,7 +304,9 @@ mod tests {
             let placed = found
                 .place(root.path(), None, &mut |_| Ok(()))
                 .expect("placed");
-            switch(root.path(), &placed.place, Some(&placed.name)).expect("switched")
+            let before = current(root.path(), &placed.place);
+            switch(root.path(), &placed.place, &placed.name).expect("switched");
+            before
         };
         assert_eq!(put(&found), None);
         let place = PathBuf::from("/opt/wisp");
@@ -329,7 +326,7 @@ mod tests {
         );
         assert_eq!(count(), 3);
         fs::write(dir.join("mine"), "").expect("write");
-        tidy(root.path(), &place).expect("tidy");
+        tidy(root.path(), &place, None).expect("tidy");
         assert_eq!(count(), 3);
         remove(root.path(), &place).expect("remove");
         assert_eq!(count(), 1);

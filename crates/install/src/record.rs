@@ -25,6 +25,19 @@ pub struct Record {
     pub change: Option<Changed>,
     /// Whether all of it was proven to work.
     pub proven: bool,
+    /// What was proven before, while something newer is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fallback: Option<Fallback>,
+}
+
+/// Programs that were proven to work.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Fallback {
+    /// Their version.
+    pub version: String,
+    /// Their directory in that of all programs.
+    pub build: PathBuf,
 }
 
 /// A file of containerd's configuration that is ours or has something of ours.
@@ -110,7 +123,7 @@ impl Records<'_> {
     pub fn forget(&self) -> Result<(), InstallError> {
         files::remove(&self.0.join(FILE))?;
         files::remove(&self.0.join(ORIGINAL))?;
-        files::remove(&self.0.join("lock"))?;
+        files::remove(&self.0.join(crate::lock::FILE))?;
         // Only if nobody else put anything there.
         let _ = std::fs::remove_dir(self.0);
         Ok(())
@@ -137,6 +150,7 @@ mod tests {
             programs: "/opt/wisp".into(),
             change: Some(changed.clone()),
             proven: true,
+            fallback: None,
         };
         records.save(&record).expect("save");
         assert_eq!(records.load().expect("load"), Some(record));

@@ -1,5 +1,7 @@
 use super::*;
-use crate::{CLI, SHIM};
+use crate::install::install;
+use crate::uninstall::uninstall;
+use crate::{CLI, Found, Offline, SHIM};
 use std::cell::Cell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,11 +60,11 @@ impl Machine {
     fn install(&self, version: &str, watch: &mut dyn Watch) -> Result<Done, InstallError> {
         let dir = programs(version);
         let found = Found::of(dir.path())?;
-        super::install(&self.place(), &found, self, watch)
+        install(&self.place(), &found, self, watch)
     }
 
     fn uninstall(&self, watch: &mut dyn Watch) -> Result<bool, InstallError> {
-        super::uninstall(&self.place(), self, watch)
+        uninstall(&self.place(), self, watch)
     }
 
     /// All files of ours and of containerd's, with what is in them.
@@ -329,8 +331,8 @@ fn what_does_not_work_is_rolled_back() {
             };
             assert_eq!(restored, &Ok(()), "{name}");
             assert!(why.contains(&format!("{step:?} fails")), "{why}");
-            machine.uninstall(&mut Silent).expect(name);
             assert_eq!(machine.files(), before, "{name} {step:?}");
+            assert!(!machine.uninstall(&mut Silent).expect(name));
         }
     }
 }
@@ -352,6 +354,117 @@ fn an_upgrade_that_does_not_work_leaves_the_version_before() {
         machine.install("2.0.0", &mut Silent).expect(name);
         let state = status(&machine.place(), &machine).expect(name);
         assert_eq!(state.record.expect("a record").version, "2.0.0");
+    }
+}
+
+#[test]
+fn what_was_interrupted_and_does_not_work_then_is_rolled_back() {
+    for at in 0..8 {
+        for (name, mut machine) in machines() {
+            let before = machine.files();
+            let interrupted = machine.install("1.0.0", &mut Crash(at, None));
+            assert!(matches!(
+                interrupted,
+                Err(InstallError::Interrupted(_)) | Ok(_)
+            ));
+            let Err(InstallError::Interrupted(step)) = interrupted else {
+                continue;
+            };
+            machine.fails = Some(Step::Prove);
+            let again = machine.install("1.0.0", &mut Silent);
+            // Before the record is the last step at which it was not yet proven.
+            match step == Step::Tidy.to_string() {
+                true => assert!(again.is_err(), "{name} before {step}"),
+                false => {
+                    assert!(
+                        matches!(
+                            again,
+                            Err(InstallError::RolledBack {
+                                restored: Ok(()),
+                                ..
+                            })
+                        ),
+                        "{name} before {step}: {again:?}"
+                    );
+                    assert_eq!(machine.files(), before, "{name} before {step}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn an_upgrade_interrupted_and_not_working_then_leaves_the_version_before() {
+    for at in 0..8 {
+        let (name, mut machine) = machines().remove(1);
+        machine.install("1.0.0", &mut Silent).expect(name);
+        let before = machine.files();
+        let interrupted = machine.install("2.0.0", &mut Crash(at, None));
+        let Err(InstallError::Interrupted(step)) = interrupted else {
+            continue;
+        };
+        if step == Step::Tidy.to_string() {
+            continue;
+        }
+        machine.fails = Some(Step::Prove);
+        let again = machine.install("2.0.0", &mut Silent);
+        assert!(
+            matches!(&again, Err(InstallError::Kept { version, .. }) if version == "1.0.0"),
+            "before {step}: {again:?}"
+        );
+        assert_eq!(machine.files(), before, "before {step}");
+    }
+}
+
+#[test]
+fn what_is_proven_already_and_fails_stays_and_restarts_nothing() {
+    let (name, mut machine) = machines().remove(1);
+    machine.install("1.0.0", &mut Silent).expect(name);
+    let before = machine.files();
+    machine.fails = Some(Step::Prove);
+    machine
+        .install("1.0.0", &mut Silent)
+        .expect_err("no container runs");
+    assert_eq!(machine.files(), before);
+    machine.fails = None;
+    machine.install("1.0.0", &mut Silent).expect("again");
+    assert_eq!(machine.restarts.get(), 1);
+}
+
+#[test]
+fn programs_do_not_move_from_under_their_pods() {
+    let (name, machine) = machines().remove(1);
+    machine.install("1.0.0", &mut Silent).expect(name);
+    let before = machine.files();
+    let dir = programs("2.0.0");
+    let found = Found::of(dir.path()).expect("programs");
+    let place = Place {
+        programs: Some("/srv/wisp".into()),
+        ..machine.place()
+    };
+    let error = install(&place, &found, &machine, &mut Silent)
+        .expect_err("elsewhere")
+        .to_string();
+    assert!(
+        error.contains("/opt/wisp") && error.contains("/srv/wisp"),
+        "{error}"
+    );
+    assert_eq!(machine.files(), before);
+}
+
+#[test]
+fn without_containerd_what_was_changed_comes_back_to_the_byte() {
+    for at in 0..9 {
+        for (name, machine) in machines() {
+            let before = machine.files();
+            let _ = machine.install("1.0.0", &mut Crash(at, None));
+            let place = Place {
+                config: PathBuf::new(),
+                ..machine.place()
+            };
+            uninstall(&place, &Offline, &mut Silent).expect(name);
+            assert_eq!(machine.files(), before, "{name} at {at}");
+        }
     }
 }
 
@@ -444,7 +557,7 @@ fn templates_get_their_lines_and_lose_them() {
         let dir = programs("1.0.0");
         let found = Found::of(dir.path()).expect("programs");
         // What is rendered from it comes with a restart that is not here.
-        let error = super::install(&place, &found, &machine, &mut Crash(4, None));
+        let error = install(&place, &found, &machine, &mut Crash(4, None));
         assert!(matches!(error, Err(InstallError::Interrupted(_))));
         let text = machine.read(&template).expect("template");
         assert!(text.starts_with("{{ template \"base\" . }}\n"), "{text}");
@@ -452,7 +565,7 @@ fn templates_get_their_lines_and_lose_them() {
         assert!(text.contains(".containerd.runtimes.wisp]\n"), "{text}");
         assert_eq!(text.matches("# begin wisp").count(), 1);
         assert_eq!(machine.read(&rendered).as_deref(), Some(IMPORTS));
-        super::uninstall(&place, &machine, &mut Silent).expect("uninstall");
+        uninstall(&place, &machine, &mut Silent).expect("uninstall");
         assert_eq!(machine.files(), before);
     }
 }
@@ -472,7 +585,7 @@ fn what_a_configuration_is_made_from_is_changed_in_its_place() {
     };
     let dir = programs("1.0.0");
     let found = Found::of(dir.path()).expect("programs");
-    let error = super::install(&place, &found, &machine, &mut Crash(4, None));
+    let error = install(&place, &found, &machine, &mut Crash(4, None));
     assert!(matches!(error, Err(InstallError::Interrupted(_))));
     let text = machine.read(&source).expect("source");
     assert!(
@@ -480,7 +593,7 @@ fn what_a_configuration_is_made_from_is_changed_in_its_place() {
         "{text}"
     );
     assert!(!machine.read(&config).expect("config").contains("wisp"));
-    super::uninstall(&place, &machine, &mut Silent).expect("uninstall");
+    uninstall(&place, &machine, &mut Silent).expect("uninstall");
     assert_eq!(machine.files(), before);
 }
 
@@ -503,7 +616,7 @@ fn what_a_distribution_merges_gets_one_more() {
     let dir = programs("1.0.0");
     let found = Found::of(dir.path()).expect("programs");
     // k0s merges at the restart, which is not here.
-    let error = super::install(&place, &found, &machine, &mut Crash(4, None));
+    let error = install(&place, &found, &machine, &mut Crash(4, None));
     assert!(
         matches!(error, Err(InstallError::Interrupted(_))),
         "{error:?}"
@@ -516,11 +629,11 @@ fn what_a_distribution_merges_gets_one_more() {
         "{text}"
     );
     assert_eq!(machine.read(config).as_deref(), Some(MANAGED));
-    super::uninstall(&place, &machine, &mut Silent).expect("uninstall");
+    uninstall(&place, &machine, &mut Silent).expect("uninstall");
     assert_eq!(machine.files(), before);
     // Where its owner has taken it over, it is a configuration like any other.
     machine.write(config, &MANAGED.replace("k0s_managed=true", "mine"));
-    let error = super::install(&place, &found, &machine, &mut Crash(4, None));
+    let error = install(&place, &found, &machine, &mut Crash(4, None));
     assert!(
         matches!(error, Err(InstallError::Interrupted(_))),
         "{error:?}"

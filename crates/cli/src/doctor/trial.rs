@@ -1,14 +1,14 @@
 //! A program run through containerd from its image to its end, as `ctr` would.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixListener};
+use std::fs::File;
 use std::path::Path;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use containerd_client::services::v1::container::Runtime as ContainerRuntime;
 use containerd_client::services::v1::{Container, CreateTaskRequest};
 use containerd_client::types::Descriptor;
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
 use prost::Message;
 use prost_types::Any;
 use serde_json::{Value, json};
@@ -20,6 +20,11 @@ use super::hello;
 
 /// The namespace that is the trial's alone, and what its things are called.
 const NAMESPACE: &str = "wisp-doctor";
+
+/// How long another one is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How often it is looked whether that one has ended.
+const PACE: Duration = Duration::from_millis(100);
 
 /// What it takes.
 pub struct Trial<'a> {
@@ -61,15 +66,18 @@ impl Trial<'_> {
         }
     }
 
+    /// Removes what one that was killed has left.
+    ///
+    /// # Errors
+    /// containerd's words.
+    pub fn clear(&self) -> Result<(), String> {
+        let _only = only(self.socket)?;
+        Client::connect(self.socket, NAMESPACE)?.clear(NAMESPACE, self.snapshotter)
+    }
+
     fn run(&self) -> Result<(), String> {
-        // Two at once would clear each other's things away. The kernel forgets
-        // the name when this process ends.
-        let mut hasher = DefaultHasher::new();
-        self.socket.hash(&mut hasher);
-        let name = format!("{NAMESPACE}-{:x}", hasher.finish());
-        let _only = SocketAddr::from_abstract_name(name)
-            .and_then(|name| UnixListener::bind_addr(&name))
-            .map_err(|error| format!("another `wisp doctor` is running ({error})"))?;
+        // Two at once would clear each other's things away.
+        let _only = only(self.socket)?;
         let client = Client::connect(self.socket, NAMESPACE)?;
         // What one that was killed has left.
         client.clear(NAMESPACE, self.snapshotter)?;
@@ -183,5 +191,25 @@ fn descriptor(value: &Value) -> Descriptor {
         digest: text("digest"),
         size: value["size"].as_i64().unwrap_or_default(),
         ..Descriptor::default()
+    }
+}
+
+/// Waits to be the only one with the containerd that listens at `socket`. The
+/// kernel lets go when this process ends. Whichever network namespace that is in:
+/// of the socket's directory there is one.
+fn only(socket: &Path) -> Result<Flock<File>, String> {
+    let dir = socket.parent().unwrap_or(Path::new("/"));
+    let mut file = File::open(dir).map_err(|error| format!("open {}: {error}", dir.display()))?;
+    let end = Instant::now() + PATIENCE;
+    loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(locked) => return Ok(locked),
+            Err((again, Errno::EWOULDBLOCK | Errno::EINTR)) if Instant::now() < end => file = again,
+            Err((_, Errno::EWOULDBLOCK)) => {
+                return Err("another `wisp doctor` or `wisp node` does not end".to_owned());
+            }
+            Err((_, errno)) => return Err(format!("lock {}: {errno}", dir.display())),
+        }
+        std::thread::sleep(PACE);
     }
 }

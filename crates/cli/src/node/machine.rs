@@ -21,13 +21,26 @@ const PACE: Duration = Duration::from_millis(200);
 pub struct Machine {
     socket: PathBuf,
     daemon: Daemon,
-    restart: Option<String>,
+    restart: Restart,
+}
+
+/// What starts containerd anew.
+enum Restart {
+    /// The owner's command.
+    Command(String),
+    /// systemd, by a unit; else why not. Known from the beginning: the process that
+    /// says so does not outlive the first restart.
+    Unit(Result<String, String>),
 }
 
 impl Machine {
     /// With the containerd that listens at `socket`, which `restart` restarts
     /// where systemd does not.
     pub fn new(socket: PathBuf, daemon: Daemon, restart: Option<String>) -> Self {
+        let restart = match restart {
+            Some(command) => Restart::Command(command),
+            None => Restart::Unit(unit(daemon.pid)),
+        };
         Self {
             socket,
             daemon,
@@ -77,6 +90,29 @@ impl Machine {
         Ok(!wisp_node::kernel::at_least(&version, 1, 7))
     }
 
+    /// Removes what a proof that was killed has left running.
+    ///
+    /// # Errors
+    /// containerd's words.
+    pub fn clear(&self) -> Result<(), String> {
+        Trial {
+            socket: &self.socket,
+            runtime: None,
+            snapshotter: &self.snapshotter()?,
+        }
+        .clear()
+    }
+
+    /// What makes pods' root file systems.
+    fn snapshotter(&self) -> Result<String, String> {
+        let daemon = Containerd::at(&self.socket)
+            .map_err(|error| error.to_string())?
+            .daemon;
+        let settings = daemon.and_then(|daemon| daemon.settings().ok());
+        let pods = settings.and_then(|settings| settings.cri);
+        Ok(pods.map_or_else(|| "overlayfs".to_owned(), |cri| cri.snapshotter))
+    }
+
     fn containerd(&self, arguments: &[&str]) -> Result<String, String> {
         // Also if the file has been replaced since it was started.
         let exe = format!("/proc/{}/exe", self.daemon.pid);
@@ -96,22 +132,33 @@ impl Machine {
         let words = String::from_utf8_lossy(&said.stderr);
         Err(words.lines().last().unwrap_or("it said nothing").to_owned())
     }
+}
 
-    /// The unit of systemd that containerd's process is of.
-    fn unit(&self) -> Result<String, String> {
-        let way_out = "name the command that restarts it with --restart";
-        if !Path::new("/run/systemd/system").exists() {
-            return Err(format!("systemd does not run here: {way_out}"));
-        }
-        let path = format!("/proc/{}/cgroup", self.daemon.pid);
-        let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
-        unit_of(&text).ok_or_else(|| {
-            format!(
-                "process {} is of no unit of systemd's: {way_out}",
-                self.daemon.pid
-            )
-        })
+/// The unit of systemd that the process `pid` is of.
+fn unit(pid: i32) -> Result<String, String> {
+    let way_out = "name the command that restarts it with --restart";
+    if !Path::new("/run/systemd/system").exists() {
+        return Err(format!("systemd does not run here: {way_out}"));
     }
+    let path = format!("/proc/{pid}/cgroup");
+    let text = std::fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"))?;
+    unit_of(&text).ok_or_else(|| format!("process {pid} is of no unit of systemd's: {way_out}"))
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let said = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(|error| format!("{command:?}: {error}"))?;
+    if said.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&said.stderr);
+    Err(format!(
+        "{command:?} ended with {}: {}",
+        said.status,
+        words.trim().replace('\n', " ")
+    ))
 }
 
 /// The unit that a process with these lines of `/proc/PID/cgroup` is of.
@@ -133,31 +180,20 @@ impl Node for Machine {
     }
 
     fn restart(&self) -> Result<(), String> {
-        let mut command = match &self.restart {
-            Some(text) => {
-                let mut shell = Command::new("/bin/sh");
-                shell.args(["-c", text]);
-                shell
-            }
-            None => {
-                let mut systemctl = Command::new("systemctl");
-                systemctl.args(["restart", &self.unit()?]);
-                systemctl
-            }
+        let systemctl = |action: &str, unit: &str| {
+            let mut systemctl = Command::new("systemctl");
+            run(systemctl.args([action, unit]))
         };
-        let said = command
-            .stdin(Stdio::null())
-            .output()
-            .map_err(|error| format!("{command:?}: {error}"))?;
-        if said.status.success() {
-            return Ok(());
+        match &self.restart {
+            Restart::Command(text) => run(Command::new("/bin/sh").args(["-c", text])),
+            Restart::Unit(unit) => {
+                let unit = unit.as_ref().map_err(String::clone)?;
+                systemctl("restart", unit).inspect_err(|_| {
+                    // The next one comes soon, and must not be one too many.
+                    let _ = systemctl("reset-failed", unit);
+                })
+            }
         }
-        let words = String::from_utf8_lossy(&said.stderr);
-        Err(format!(
-            "{command:?} ended with {}: {}",
-            said.status,
-            words.trim()
-        ))
     }
 
     fn ready(&self, handler: Option<&str>) -> Result<(), String> {
@@ -180,10 +216,6 @@ impl Node for Machine {
     }
 
     fn prove(&self, shim: &Path) -> Result<(), String> {
-        let daemon = Containerd::at(&self.socket)
-            .map_err(|error| error.to_string())?
-            .daemon;
-        let settings = daemon.and_then(|daemon| daemon.settings().ok());
         let runtime = Runtime {
             runtime_path: shim.display().to_string(),
             ..Runtime::default()
@@ -191,10 +223,7 @@ impl Node for Machine {
         let finding = Trial {
             socket: &self.socket,
             runtime: Some(&runtime),
-            snapshotter: settings
-                .as_ref()
-                .and_then(|settings| settings.cri.as_ref())
-                .map_or("overlayfs", |cri| &cri.snapshotter),
+            snapshotter: &self.snapshotter()?,
         }
         .check();
         match finding.status {

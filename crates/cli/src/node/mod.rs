@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
-use wisp_install::{Found, InstallError, Place, State, Step, Watch};
+use wisp_install::{Found, InstallError, Offline, Place, State, Step, Watch};
 use wisp_node::Containerd;
 
 use self::machine::Machine;
@@ -87,6 +87,10 @@ struct Uninstall {
     /// How many seconds to wait for containers that still run
     #[arg(long, value_name = "SECONDS", default_value_t = 0)]
     wait: u64,
+    /// Where containerd does not come up: put its configuration back without asking
+    /// it
+    #[arg(long)]
+    offline: bool,
 }
 
 #[derive(Debug, Args)]
@@ -114,11 +118,19 @@ impl Node {
 }
 
 impl Common {
+    fn socket(&self) -> PathBuf {
+        let named = self.address.clone();
+        named.unwrap_or_else(wisp_node::containerd::usual_socket)
+    }
+
+    /// The same once nobody else changes the node.
+    fn machine_alone(&self) -> Result<Machine> {
+        wisp_install::wait_for_others(&self.state)?;
+        self.machine()
+    }
+
     fn machine(&self) -> Result<Machine> {
-        let socket = self
-            .address
-            .clone()
-            .unwrap_or_else(wisp_node::containerd::usual_socket);
+        let socket = self.socket();
         let containerd = Containerd::at(&socket).with_context(|| {
             format!(
                 "connect to containerd at {}: start it, or name its socket with --address",
@@ -149,7 +161,7 @@ impl Common {
 
 impl Install {
     fn run(&self) -> Result<ExitCode> {
-        let machine = self.common.machine()?;
+        let machine = self.common.machine_alone()?;
         let place = self.common.place(&machine, self.programs.as_deref())?;
         let from = match &self.from {
             Some(from) => from.clone(),
@@ -187,13 +199,59 @@ impl Install {
 
 impl Uninstall {
     fn run(&self) -> Result<ExitCode> {
-        let machine = self.common.machine()?;
+        if self.offline {
+            return self.without_containerd();
+        }
+        let machine = self.common.machine_alone().map_err(|error| {
+            // What an interrupted run has left is the way out as well.
+            match self.common.state.exists() {
+                true => error.context(
+                    "containerd must run to be asked; if it does not come up with what was \
+                     changed, use --offline",
+                ),
+                false => error,
+            }
+        })?;
         let place = self.common.place(&machine, None)?;
+        if self.common.state.exists() {
+            // Its processes are none of a pod's, and would be waited for in vain.
+            machine.clear().map_err(anyhow::Error::msg)?;
+        }
+        self.remove(&place, &machine, &mut Lines, "wisp is removed")
+    }
+
+    fn without_containerd(&self) -> Result<ExitCode> {
+        let socket = self.common.socket();
+        if Containerd::at(&socket).is_ok() {
+            bail!(
+                "containerd answers at {}: leave out --offline",
+                socket.display()
+            );
+        }
+        let place = Place {
+            root: "/".into(),
+            config: PathBuf::new(),
+            state: self.common.state.clone(),
+            programs: None,
+            schema: 0,
+            by_type: false,
+        };
+        let done = "wisp is removed; start containerd";
+        self.remove(&place, &Offline, &mut OfflineLines, done)
+    }
+
+    fn remove(
+        &self,
+        place: &Place,
+        node: &dyn wisp_install::Node,
+        watch: &mut dyn Watch,
+        done: &str,
+    ) -> Result<ExitCode> {
         let end = Instant::now() + Duration::from_secs(self.wait);
         loop {
-            match wisp_install::uninstall(&place, &machine, &mut Lines) {
+            match wisp_install::uninstall(place, node, watch) {
                 Ok(true) => {
-                    tell("wisp is removed")?;
+                    tell(done)?;
                     return Ok(ExitCode::SUCCESS);
                 }
                 Ok(false) => {
@@ -287,6 +345,18 @@ impl Watch for Lines {
     fn before(&mut self, step: Step) -> ControlFlow<()> {
         say(&step.to_string());
         ControlFlow::Continue(())
+    }
+}
+
+/// The same without those that are containerd's.
+struct OfflineLines;
+
+impl Watch for OfflineLines {
+    fn before(&mut self, step: Step) -> ControlFlow<()> {
+        match step {
+            Step::Validate | Step::Restart | Step::Ready => ControlFlow::Continue(()),
+            step => Lines.before(step),
+        }
     }
 }
 

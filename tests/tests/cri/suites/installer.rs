@@ -33,6 +33,10 @@ pub fn cases() -> Vec<Case> {
                 "what fails is told, and what was begun is removed",
                 fails_and_is_removed,
             ),
+            (
+                "a version that does not work leaves the one before, and pods may come",
+                upgrade_fails,
+            ),
             ("killed at a restart, it goes on", killed),
             ("without rights nothing breaks, and it says so", no_rights),
         ],
@@ -362,6 +366,74 @@ fn fails_and_is_removed(shared: &Test<'_>) -> Result<()> {
     test.nothing_left()
 }
 
+fn upgrade_fails(shared: &Test<'_>) -> Result<()> {
+    let node = Node::without_wisp(shared.version())?;
+    let images = Images::new()?;
+    let test = Test::new(&node, &images)?;
+    let subject = Subject::new(&test, &node)?;
+    let cluster = Cluster::start(test.dir())?;
+    let original = fs::read(subject.config())?;
+    let broken = test.volume("broken")?;
+    fs::copy(paths::wisp(), broken.join("wisp"))?;
+    let version = env!("CARGO_PKG_VERSION");
+    let shim = test.file(
+        "broken/containerd-shim-wisp-v1",
+        format!("#!/bin/sh\n[ \"$1\" = -v ] && exec echo 'Version: {version}'\necho no; exit 3\n"),
+    )?;
+    fs::set_permissions(&shim, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
+    let broken = broken.to_string_lossy();
+    with_restarts(&subject, || {
+        let mut installer = Installer::start(&test, &subject, &cluster, &subject.restart(), &[])?;
+        installer.until("the label", || cluster.label(READY))?;
+        installer.terminate()?;
+        ensure!(installer.ended()? == 0, "{}", installer.log());
+
+        let from = ["--from", &broken];
+        let mut installer = Installer::start(&test, &subject, &cluster, "false", &from)?;
+        installer.until("the event", || {
+            cluster.events("WispNotInstalled").first().cloned()
+        })?;
+        let message = cluster.events("WispNotInstalled").remove(0);
+        ensure!(
+            message.contains("which was there before, stays"),
+            "{message}"
+        );
+        installer.until("the annotation", || {
+            let status = cluster.annotation(STATUS)?;
+            (status["state"] == "failed").then_some(())
+        })?;
+        ensure!(cluster.label(READY).as_deref() == Some("true"), "it works");
+        let (code, text) = installer.get("/readyz")?;
+        ensure!(code == 503 && text.contains("stays"), "{code} {text}");
+        reconnect(&test)?;
+        let pod = test.pod("guest").run()?;
+        pod.container("guest", &test.image("tour")?)
+            .args(&["both"])
+            .succeeds()?;
+        pod.stop()?;
+        pod.remove()?;
+        installer.terminate()?;
+        ensure!(installer.ended()? == 0, "{}", installer.log());
+
+        let more = ["--on-stop", "uninstall"];
+        let mut installer = Installer::start(&test, &subject, &cluster, &subject.restart(), &more)?;
+        installer.until("ready", || {
+            let status = cluster.annotation(STATUS)?;
+            (status["state"] == "ready").then_some(())
+        })?;
+        installer.terminate()?;
+        ensure!(installer.ended()? == 0, "{}", installer.log());
+        Ok(())
+    })?;
+    ensure!(
+        fs::read(subject.config())? == original,
+        "another configuration"
+    );
+    let left: Vec<_> = fs::read_dir(&subject.dir)?.collect();
+    ensure!(left.is_empty(), "left: {left:?}");
+    test.nothing_left()
+}
+
 fn killed(shared: &Test<'_>) -> Result<()> {
     let node = Node::without_wisp(shared.version())?;
     let images = Images::new()?;
@@ -398,6 +470,7 @@ fn no_rights(shared: &Test<'_>) -> Result<()> {
     let test = Test::new(&node, &images)?;
     let subject = Subject::new(&test, &node)?;
     let cluster = Cluster::start(test.dir())?;
+    let original = fs::read(subject.config())?;
     cluster.objects().token = "another".to_owned();
     with_restarts(&subject, || {
         let mut installer = Installer::start(
@@ -409,9 +482,13 @@ fn no_rights(shared: &Test<'_>) -> Result<()> {
         )?;
         let told = wait::until(PATIENCE, || {
             let (code, text) = installer.get("/readyz").ok()?;
-            (code == 503 && text.contains("401")).then_some(())
+            let told = text.contains("401") && text.contains("nothing is changed");
+            (code == 503 && told).then_some(())
         });
         ensure!(told.is_some(), "{}", installer.log());
+        let touched: Vec<_> = fs::read_dir(&subject.dir)?.collect();
+        ensure!(touched.is_empty(), "touched: {touched:?}");
+        ensure!(fs::read(subject.config())? == original, "it was changed");
         // kubelet brings a new token.
         cluster.objects().token = "new".to_owned();
         fs::write(cluster.credentials().join("token"), "new")?;
