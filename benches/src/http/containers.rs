@@ -41,15 +41,21 @@ impl Containers {
         Ok(Self { node, runtime, api })
     }
 
-    /// Makes images of a component, as a file and as a layer; `binaries` has the
-    /// `wisp` that packs them.
+    /// Makes images of a component, in these forms; `binaries` has the `wisp` that
+    /// packs them.
     ///
     /// # Errors
     /// What `wisp pack` or `ctr` said.
-    pub fn import(&self, binaries: &Path, name: &str, program: &Path) -> Result<()> {
+    pub fn import(
+        &self,
+        binaries: &Path,
+        name: &str,
+        program: &Path,
+        forms: &[Form],
+    ) -> Result<()> {
         let images = Images::new(&self.node, binaries);
-        for form in [Form::WasmFile, Form::WasmLayer] {
-            images.wasm(name, program, form)?;
+        for form in forms {
+            images.wasm(name, program, *form)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ mod run;
 mod soak;
 
 use crate::bench::turned;
-use crate::contestants::{Contestant, Programs};
+use crate::contestants::{Contestant, Form, Programs};
 use crate::http::cases::{CONNECTIONS, Case, REUSE, cases};
 use crate::http::containers::Containers;
 use crate::http::cores::Cores;
@@ -107,10 +107,19 @@ impl Http<'_> {
     }
 
     fn import(&self, containers: &Containers) -> Result<()> {
+        // A container of a layer is described by the image with the file.
+        let mut forms = vec![Form::WasmFile];
+        if self
+            .contestants
+            .iter()
+            .any(|one| one.form == Form::WasmLayer)
+        {
+            forms.push(Form::WasmLayer);
+        }
         let guests: BTreeSet<&str> = self.cases.iter().map(|case| case.guest).collect();
         for guest in guests {
             let file = self.guests.join(guest).with_extension("wasm");
-            containers.import(&self.programs.binaries, guest, &file)?;
+            containers.import(&self.programs.binaries, guest, &file, &forms)?;
         }
         Ok(())
     }
