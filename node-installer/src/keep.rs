@@ -126,7 +126,8 @@ impl Keeper<'_> {
 
     async fn install(&mut self) {
         // Without the label no pod would come: then the node is better left as it is.
-        if let Err(error @ ApiError::Refused(401 | 403 | 404, _)) = self.node.may_say().await {
+        if let Err(error @ ApiError::Refused(401 | 403 | 404 | 422, _)) = self.node.may_say().await
+        {
             self.shared.lock().refused += 1;
             let reason = format!("the Node object may not be told, so nothing is changed: {error}");
             return self.fails(reason).await;
