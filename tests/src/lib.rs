@@ -24,6 +24,7 @@ pub mod paths;
 pub mod processes;
 pub mod random;
 pub mod run;
+pub mod server;
 pub mod suite;
 pub mod terminal;
 pub mod test;

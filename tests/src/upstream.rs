@@ -1,24 +1,16 @@
 //! A server of HTTP that guests call, with TLS or without.
 
-use std::convert::Infallible;
-use std::sync::atomic::AtomicUsize;
-use std::sync::atomic::Ordering::SeqCst;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use bytes::Bytes;
 use http_body_util::Full;
-use hyper::body::Incoming;
-use hyper::service::service_fn;
-use hyper::{Request, Response};
-use hyper_util::rt::{TokioExecutor, TokioIo};
-use hyper_util::server::conn::auto;
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use hyper::{HeaderMap, Request, Response};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+
+use crate::server::Server;
 
 /// A certificate and its key.
 type Made = rcgen::CertifiedKey<rcgen::KeyPair>;
@@ -29,8 +21,8 @@ pub struct Upstream {
     pub port: u16,
     /// The certificate to believe, in PEM, where there is TLS.
     pub certificate: String,
-    connections: Arc<AtomicUsize>,
-    _stop: oneshot::Sender<()>,
+    server: Server,
+    heads: Arc<Mutex<Vec<HeaderMap>>>,
 }
 
 impl Upstream {
@@ -70,63 +62,47 @@ impl Upstream {
 
     /// How many connections there have been.
     pub fn connections(&self) -> usize {
-        self.connections.load(SeqCst)
+        self.server.connections()
+    }
+
+    /// The values of a field, of one request after the other.
+    pub fn field(&self, name: &str) -> Vec<String> {
+        let heads = self.heads.lock().unwrap_or_else(PoisonError::into_inner);
+        let values = heads.iter().flat_map(|head| head.get_all(name));
+        values
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect()
     }
 
     fn start(tls: Option<TlsAcceptor>, certificate: String) -> Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0"))?;
-        let port = listener.local_addr().context("address")?.port();
-        let connections = Arc::new(AtomicUsize::new(0));
-        let counted = connections.clone();
-        let (stop, stopped) = oneshot::channel();
-        std::thread::spawn(move || {
-            runtime.block_on(async {
-                tokio::select! {
-                    () = accept(listener, tls, counted) => {}
-                    // By the end of the other side.
-                    _ = stopped => {}
-                }
-            });
-        });
+        let heads = Arc::new(Mutex::new(Vec::new()));
+        let noted = heads.clone();
+        let server = Server::start(
+            tls,
+            Arc::new(move |request| {
+                let head = request.headers().clone();
+                noted
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .push(head);
+                answer(&request)
+            }),
+        )?;
         Ok(Self {
-            port,
+            port: server.port,
             certificate,
-            connections,
-            _stop: stop,
+            server,
+            heads,
         })
     }
 }
 
-async fn accept(listener: TcpListener, tls: Option<TlsAcceptor>, connections: Arc<AtomicUsize>) {
-    while let Ok((stream, _)) = listener.accept().await {
-        connections.fetch_add(1, SeqCst);
-        match tls.clone() {
-            None => drop(tokio::spawn(answer(stream))),
-            Some(tls) => drop(tokio::spawn(async move {
-                // Who does not believe the certificate goes away.
-                if let Ok(stream) = tls.accept(stream).await {
-                    answer(stream).await;
-                }
-            })),
-        }
-    }
-}
-
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
-    let service = service_fn(|request: Request<Incoming>| async move {
-        let text = format!(
-            "{:?} {} {}\n",
-            request.version(),
-            request.method(),
-            request.uri()
-        );
-        Ok::<_, Infallible>(Response::new(Full::new(Bytes::from(text))))
-    });
-    // The guest may end before its connections do.
-    let _ = auto::Builder::new(TokioExecutor::new())
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+fn answer(request: &Request<Bytes>) -> Response<Full<Bytes>> {
+    let text = format!(
+        "{:?} {} {}\n",
+        request.version(),
+        request.method(),
+        request.uri()
+    );
+    Response::new(Full::new(Bytes::from(text)))
 }
