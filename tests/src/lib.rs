@@ -8,6 +8,7 @@
 pub mod api;
 pub mod cgroups;
 pub mod cluster;
+pub mod collector;
 pub mod command;
 pub mod configuration;
 pub mod containerd;

@@ -11,7 +11,7 @@ use wasmtime_wasi_config::{WasiConfig, WasiConfigVariables};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use crate::gate;
-use crate::http::Outbound;
+use crate::http::{Calls, Outbound};
 use crate::memory::Limiter;
 use crate::network::Network;
 use crate::setup::Surroundings;
@@ -70,6 +70,11 @@ impl Guest {
             },
             network: &self.network,
         }
+    }
+
+    /// What it makes requests for.
+    pub fn calls(&mut self) -> &mut Calls {
+        &mut self.outbound.calls
     }
 
     /// What `wasi:config` answers from.

@@ -87,6 +87,16 @@ impl Surroundings {
         })
     }
 
+    /// The guest's environment.
+    pub fn env(&self) -> &[(String, String)] {
+        &self.grant.env
+    }
+
+    /// What the guest is called as, which is never empty.
+    pub fn program(&self) -> &str {
+        self.grant.args.first().map_or("", String::as_str)
+    }
+
     /// How many resources one instance may hold.
     pub fn resources(&self) -> usize {
         usize::try_from(self.grant.limits.resources()).unwrap_or(usize::MAX)

@@ -14,6 +14,7 @@ use super::pool;
 use super::request::Held;
 use super::shared::Shared;
 use super::spare::{Spare, Spared};
+use super::trace::{Scope, Step};
 
 /// Gives each request an instance and keeps those that may be used again.
 pub struct Instances {
@@ -76,7 +77,7 @@ impl Instances {
     /// Whatever ends the guest.
     pub async fn serve(
         &self,
-        request: Request<WasiBody>,
+        mut request: Request<WasiBody>,
         answer: &Arc<Answer>,
         held: Held,
     ) -> wasmtime::Result<()> {
@@ -84,6 +85,7 @@ impl Instances {
             Way::Together(shared) => return shared.serve(request, answer, held).await,
             Way::Alone { reuse, spare, idle } => (*reuse, spare, idle),
         };
+        let scope: Option<Arc<Scope>> = request.extensions_mut().remove();
         let metrics = &self.maker.metrics;
         let failing = Failing(metrics);
         let known = lock(idle).pop();
@@ -92,9 +94,23 @@ impl Instances {
                 metrics.instances_reused.add(1);
                 (idle.instance, idle.served)
             }
-            None => (self.maker.make().await?, 0),
+            None => {
+                let step = Step::begin(scope.as_ref(), "instantiate");
+                let made = self.maker.make().await;
+                step.end(&made);
+                (made?, 0)
+            }
         };
-        instance.handle(request, answer).await?;
+        let step = Step::begin(scope.as_ref(), "handle");
+        if let Some(scope) = &scope {
+            instance.store.data_mut().calls().enter(scope.clone());
+        }
+        let handled = instance.handle(request, answer).await;
+        step.end(&handled);
+        handled?;
+        if let Some(scope) = &scope {
+            instance.store.data_mut().calls().leave(scope);
+        }
         // Neither failed nor was it dropped in the middle.
         std::mem::forget(failing);
         let served = served + 1;

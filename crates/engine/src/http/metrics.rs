@@ -18,7 +18,7 @@ impl Number {
         self.0.fetch_sub(amount, Relaxed);
     }
 
-    fn get(&self) -> u64 {
+    pub fn get(&self) -> u64 {
         self.0.load(Relaxed)
     }
 }
@@ -251,7 +251,8 @@ impl Metrics {
     }
 }
 
-fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
+/// What stands before a metric's values.
+pub fn head(out: &mut String, name: &str, kind: &str, help: &str) -> std::fmt::Result {
     writeln!(out, "# HELP {name} {help}.\n# TYPE {name} {kind}")
 }
 

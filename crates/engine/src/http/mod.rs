@@ -18,6 +18,7 @@ mod server;
 mod shared;
 mod spare;
 mod ticker;
+mod trace;
 mod turns;
 mod workers;
 
@@ -25,3 +26,4 @@ pub use cores::CpuLimit;
 pub use instance::Handler;
 pub use outbound::{Client, Outbound};
 pub use server::run;
+pub use trace::Calls;

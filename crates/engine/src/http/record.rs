@@ -11,6 +11,7 @@ use wisp_capability::AccessLog;
 use super::access_log;
 use super::activity::Busy;
 use super::metrics::Metrics;
+use super::trace;
 use crate::stdio::Output;
 
 /// Where the end of each request is told.
@@ -31,6 +32,7 @@ pub struct Record {
     sent: u64,
     broken: bool,
     details: Option<Box<Details>>,
+    span: Option<Box<trace::Request>>,
     _busy: Busy,
 }
 
@@ -87,12 +89,21 @@ impl Record {
             sent: 0,
             broken: false,
             details,
+            span: None,
             _busy: busy,
         }
     }
 
     pub fn begun(&self) -> Instant {
         self.begun
+    }
+
+    /// Its span is `span`, by which it is then known to the access log.
+    pub fn traced(&mut self, span: Option<Box<trace::Request>>) {
+        if let (Some(span), Some(details)) = (&span, &mut self.details) {
+            details.trace = Some(String::from_utf8_lossy(span.field().as_bytes()).into_owned());
+        }
+        self.span = span;
     }
 
     pub fn status(&mut self, status: StatusCode) {
@@ -121,6 +132,10 @@ impl Drop for Record {
             log,
             stdout,
         } = &*self.records;
+        if let Some(span) = self.span.take() {
+            let status = (self.status != NO_RESPONSE).then_some(self.status);
+            span.end(status, self.broken);
+        }
         metrics.in_flight.subtract(1);
         metrics.ended(self.status, took);
         if let Some(details) = &self.details {

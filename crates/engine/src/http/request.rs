@@ -24,6 +24,7 @@ use super::body::{Limited, Recorded};
 use super::instances::Instances;
 use super::record::{Record, Records};
 use super::ticker::{Serving, Ticker};
+use super::trace::Traces;
 use super::turns::{Turn, Turns};
 use crate::exit::complain;
 
@@ -34,6 +35,8 @@ pub struct Service {
     pub ticker: Arc<Ticker>,
     pub turns: Arc<Turns>,
     pub records: Arc<Records>,
+    /// Where spans are exported.
+    pub traces: Option<Arc<Traces>>,
 }
 
 /// A sender of nothing, whose end tells that some work is over.
@@ -61,6 +64,7 @@ impl Service {
             ticker: self.ticker.clone(),
             turns: self.turns.clone(),
             records: self.records.clone(),
+            traces: self.traces.as_ref().map(|traces| traces.beside()),
         }
     }
 
@@ -68,13 +72,16 @@ impl Service {
     /// and to the client as a status.
     pub async fn answer(
         self: Arc<Self>,
-        request: Request<Incoming>,
+        mut request: Request<Incoming>,
         client: SocketAddr,
         activity: Arc<Activity>,
         working: Working,
     ) -> Response<Recorded> {
         let busy = activity.request(request.version() == Version::HTTP_2);
         let mut record = Record::new(&self.records, &request, client, busy);
+        if let Some(traces) = &self.traces {
+            record.traced(traces.receive(&mut request, client, record.begun()));
+        }
         let response = self.respond(request, record.begun(), working).await;
         record.status(response.status());
         response.map(|body| Recorded::new(body, record))

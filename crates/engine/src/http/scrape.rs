@@ -71,7 +71,11 @@ fn answer<B>(service: &Service, request: &Request<B>) -> Response<String> {
         memory: surroundings.budget.used(),
         refused: surroundings.network.refusals.count(),
     };
-    let mut response = Response::new(service.records.metrics.text(&gauges));
+    let mut text = service.records.metrics.text(&gauges);
+    if let Some(traces) = &service.traces {
+        traces.counts().write(&mut text);
+    }
+    let mut response = Response::new(text);
     response.headers_mut().insert(CONTENT_TYPE, FORMAT);
     response
 }

@@ -20,6 +20,7 @@ use super::record::Records;
 use super::request::Service;
 use super::scrape;
 use super::ticker::Ticker;
+use super::trace::{self, Exporter};
 use super::turns::Turns;
 use crate::event_loop::event_loop;
 use crate::exit::{NOT_STARTED, complain};
@@ -73,6 +74,7 @@ struct Server {
     listener: TcpListener,
     metrics: Option<TcpListener>,
     service: Arc<Service>,
+    exporter: Option<Exporter>,
     cores: Cores,
     signals: Signals,
 }
@@ -97,6 +99,7 @@ impl Server {
             .metrics
             .map(|address| listen(address, annotation::METRICS_LISTEN))
             .transpose()?;
+        let (traces, exporter) = trace::start(&surroundings).unzip();
         let records = Arc::new(Records {
             metrics: Arc::new(Metrics::new()),
             log: settings.access_log,
@@ -114,12 +117,14 @@ impl Server {
             turns: Arc::new(Turns::new(settings.max_requests, settings.queue)),
             ticker,
             records,
+            traces,
             settings: Arc::new(settings),
         });
         Ok(Self {
             listener,
             metrics,
             service,
+            exporter,
             cores: Cores::new(cpu_limit),
             signals,
         })
@@ -130,6 +135,7 @@ impl Server {
             listener,
             metrics,
             service,
+            exporter,
             cores,
             mut signals,
         } = self;
@@ -145,14 +151,25 @@ impl Server {
             never = connections.accept(&listener) => match never {},
             _ = signals.next() => {}
         }
+        let end = tokio::time::Instant::now() + grace;
+        if let Some(exporter) = &exporter {
+            exporter.hurry();
+        }
         // Who has connected already is served: the kernel has said yes.
         connections.accept_waiting(&listener);
         drop(listener);
+        let ended = async {
+            connections.drain().await;
+            if let Some(exporter) = exporter {
+                exporter.finish(end).await;
+            }
+        };
         tokio::select! {
-            () = connections.drain() => 0,
+            biased;
+            () = ended => 0,
             // The second time it is meant.
             code = signals.next() => code,
-            () = tokio::time::sleep(grace) => {
+            () = tokio::time::sleep_until(end) => {
                 complain(&format!(
                     "requests still being answered {grace:?} after the signal to stop are cut \
                      off; {} gives them longer",

@@ -17,6 +17,7 @@ mod http_outbound;
 mod http_server;
 mod http_threads;
 mod http_together;
+mod http_traces;
 mod image;
 mod inspect;
 mod lifecycle;
@@ -94,6 +95,7 @@ pub fn all() -> Vec<Case> {
         http_server::cases(),
         http_threads::cases(),
         http_together::cases(),
+        http_traces::cases(),
         lifecycle::cases(),
         pause::cases(),
         policy::cases(),

@@ -21,6 +21,7 @@ use super::target::{self, Target};
 use super::tls::Tls;
 use super::trust::Trust;
 use crate::network::Network;
+use crate::refusals::Refusal;
 use crate::setup::HostPreopen;
 
 /// How long each step of a request may take if the guest does not say.
@@ -49,6 +50,25 @@ impl Client {
             kept: Kept::new(),
             places: Arc::new(Semaphore::new(OPEN.max(grant.http.max_requests as usize))),
         }
+    }
+
+    /// Whether `uri` may be asked for, as far as names tell: where they lead is
+    /// looked at when it is.
+    ///
+    /// # Errors
+    /// What is not granted: the target, or the proxy that is set for it.
+    pub fn may_ask(&self, uri: &Uri) -> Result<(), String> {
+        let told = |error: Error| error.to_string();
+        let target = Target::of(uri).map_err(told)?;
+        let proxy = self.proxies.of_target(&target).map_err(told)?;
+        for target in [Some(&target), proxy.map(|proxy| &proxy.target)] {
+            let Some(target) = target else { continue };
+            let Target { scheme, host, port } = target;
+            if !self.network.outbound.allows_name(*scheme, host, *port) {
+                return Err(Refusal::Connect(*scheme, &target.to_string()).to_string());
+            }
+        }
+        Ok(())
     }
 
     /// Sends `request` and gives the head of its response, and what tells how

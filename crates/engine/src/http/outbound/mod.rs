@@ -19,9 +19,13 @@ use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
 pub use client::Client;
 
+use super::trace::Calls;
+
 /// Makes the requests of one instance, as far as its grant allows.
 pub struct Outbound {
     client: Arc<Client>,
+    /// What it makes them for.
+    pub calls: Calls,
 }
 
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
@@ -29,18 +33,27 @@ type Answered = Result<(http::Response<WasiBody>, Io), Error>;
 
 impl Outbound {
     pub fn new(client: Arc<Client>) -> Self {
-        Self { client }
+        Self {
+            client,
+            calls: Calls::default(),
+        }
     }
 }
 
 impl WasiHttpHooks for Outbound {
     fn send_request(
         &mut self,
-        request: http::Request<WasiBody>,
+        mut request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
         _processed: Io,
     ) -> Box<dyn Future<Output = Answered> + Send> {
         let client = self.client.clone();
-        Box::new(async move { client.send(request, options.unwrap_or_default()).await })
+        let options = options.unwrap_or_default();
+        match self.calls.begin(&mut request) {
+            None => Box::new(async move { client.send(request, options).await }),
+            Some(call) => {
+                Box::new(async move { call.answered(client.send(request, options).await) })
+            }
+        }
     }
 }

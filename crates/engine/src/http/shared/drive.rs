@@ -28,6 +28,7 @@ use crate::exit::complain;
 use crate::guest::Guest;
 use crate::http::instance::{Exports, Instance, refuse};
 use crate::http::request::Held;
+use crate::http::trace::{Scope, Step};
 
 /// Makes an instance and has it do what it is given, to its end.
 pub async fn run(shared: Arc<Shared>, load: Arc<Load>) {
@@ -177,12 +178,17 @@ async fn serve(
     number: u32,
 ) -> wasmtime::Result<Held> {
     let Job {
-        request,
+        mut request,
         answer,
         held,
         over,
     } = job;
     load.begin(number, over);
+    let scope: Option<Arc<Scope>> = request.extensions_mut().remove();
+    let step = Step::begin(scope.as_ref(), "handle");
+    if let Some(scope) = &scope {
+        store.with(|mut store| store.get().calls().enter_among(scope.clone()));
+    }
     let handled = pin!(async {
         let (request, received) = store.with(|mut store| {
             store.as_context_mut().set_epoch_deadline(1);
@@ -208,7 +214,12 @@ async fn serve(
         wasmtime::error::Ok(())
     });
     let abandoned = pin!(poll_fn(|context| load.abandoned(number, context)));
-    if let Either::Left((ended, _)) = select(handled, abandoned).await {
+    let ended = select(handled, abandoned).await;
+    if let Some(scope) = &scope {
+        store.with(|mut store| store.get().calls().leave(scope));
+    }
+    if let Either::Left((ended, _)) = ended {
+        step.end(&ended);
         ended?;
         load.end(number);
     }
