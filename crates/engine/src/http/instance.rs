@@ -1,6 +1,7 @@
 //! One instance of the component, and how it answers.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,6 +13,7 @@ use wasmtime_wasi_http::p3::bindings as http3;
 use wasmtime_wasi_http::{WasiBody, WasiHttpView, p3};
 
 use super::answer::Answer;
+use super::early::Begun;
 use super::metrics::Metrics;
 use crate::exit::complain;
 use crate::guest::Guest;
@@ -134,20 +136,20 @@ async fn handle3(
     answer: &Arc<Answer>,
 ) -> wasmtime::Result<()> {
     let (request, received) = p3::Request::from_http(store.data_mut().http().hooks, request);
-    store
-        .run_concurrent(async |store| {
-            match service.handle(store, request).await? {
-                Ok(response) => {
-                    let response = store.with(|store| response.into_http(store, received))?;
-                    answer.give(response);
-                }
-                Err(code) => refuse(answer, &code),
+    let begun = Begun::default();
+    let mut guest = pin!(store.run_concurrent(async |store| {
+        match service.handle(store, request).await? {
+            Ok(response) => {
+                let response = store.with(|store| response.into_http(store, received))?;
+                begun.add(answer.clone(), response);
             }
-            // The body is still being made, and the guest may have more to do.
-            poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
-            Ok(())
-        })
-        .await?
+            Err(code) => refuse(answer, &code),
+        }
+        // The body is still being made, and the guest may have more to do.
+        poll_fn(|context| store.poll_no_interesting_tasks(context)).await;
+        wasmtime::error::Ok(())
+    }));
+    poll_fn(|context| begun.poll(context, guest.as_mut())).await
 }
 
 /// Tells that the guest answers with an error instead of a response.

@@ -6,6 +6,7 @@ mod answer;
 mod body;
 mod connections;
 mod cores;
+mod early;
 mod instance;
 mod instances;
 mod metrics;

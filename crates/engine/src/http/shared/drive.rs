@@ -26,6 +26,7 @@ use super::load::{Load, Next};
 use super::{Job, Over, Shared};
 use crate::exit::complain;
 use crate::guest::Guest;
+use crate::http::early::Begun;
 use crate::http::instance::{Exports, Instance, refuse};
 use crate::http::request::Held;
 use crate::http::trace::{Scope, Step};
@@ -92,15 +93,16 @@ async fn drive(
 ) -> wasmtime::Result<()> {
     let limit = shared.bounds.work;
     let came_back = AtomicBool::new(false);
-    let mut guest =
-        pin!(store.run_concurrent(async |store| {
-            work(shared, load, service, store, &came_back).await
-        }));
+    let begun = Begun::default();
+    let mut guest = pin!(store.run_concurrent(async |store| {
+        work(shared, load, service, store, &begun, &came_back).await
+    }));
     let mut alarm = pin!(sleep_until((load.begun() + limit).into()));
     poll_fn(|context| {
         came_back.store(false, Relaxed);
-        if let Poll::Ready(ended) = guest.as_mut().poll(context) {
-            return Poll::Ready(ended.flatten());
+        let poll = begun.poll(context, guest.as_mut());
+        if poll.is_ready() {
+            return poll;
         }
         // While the guest computes, or the host does something for it that
         // nothing else of the instance can go on beside, what is inside is not
@@ -132,6 +134,7 @@ async fn work(
     load: &Load,
     service: &Service,
     store: &Accessor<Guest>,
+    begun: &Begun,
     came_back: &AtomicBool,
 ) -> wasmtime::Result<()> {
     let mut running = FuturesUnordered::new();
@@ -148,7 +151,7 @@ async fn work(
                     if number > 1 {
                         shared.maker.metrics.instances_reused.add(1);
                     }
-                    running.push(serve(load, service, store, *job, number));
+                    running.push(serve(load, service, store, begun, *job, number));
                     continue;
                 }
                 Next::End => return Poll::Ready(Ok(())),
@@ -174,6 +177,7 @@ async fn serve(
     load: &Load,
     service: &Service,
     store: &Accessor<Guest>,
+    begun: &Begun,
     job: Job,
     number: u32,
 ) -> wasmtime::Result<Held> {
@@ -199,13 +203,14 @@ async fn serve(
             Ok(response) => {
                 let response = store.with(|store| response.into_http(store, received))?;
                 let (sending, sent) = oneshot::channel();
-                answer.give(response.map(|body| {
+                let response = response.map(|body| {
                     let sending = Sending {
                         body,
                         _sending: sending,
                     };
                     sending.boxed_unsync()
-                }));
+                });
+                begun.add(answer.clone(), response);
                 // Nothing is ever said: it ends with the body.
                 let _ = sent.await;
             }
