@@ -121,7 +121,7 @@ mod tests {
     fn a_thread_comes_back() {
         let before = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
         let all = Cores::with(1).expect("one processor");
-        let own = i32::try_from(nix::unistd::gettid().as_raw()).expect("a thread");
+        let own = nix::unistd::gettid().as_raw();
         on(&all.server, || check(own, &all.server)).expect("there");
         let after = sched_getaffinity(Pid::from_raw(0)).expect("affinity");
         assert_eq!(before, after);

@@ -179,16 +179,9 @@ fn create(
                 path: &root_path,
                 mounts: &request.rootfs,
             };
-            let guest = wasm::Guest::prepare(
-                &spec,
-                wasm,
-                &root,
-                &settings.config,
-                &request.namespace,
-                &home,
-                ledger,
-                control,
-            )?;
+            let asked = wasm::asked(&spec, &request.namespace, &settings.config)?;
+            let guest =
+                wasm::Guest::prepare(asked, wasm, &root, &settings.config, &home, ledger, control)?;
             control.report(&Report::Created(created(ProgramKind::Wasm, 0)));
             settings.keep(bundle)?;
             guest.enter(&spec, &root_path, &home, bundle, request, control)?;

@@ -49,11 +49,10 @@ impl Guest {
     /// # Errors
     /// Whatever keeps the program from running, named.
     pub fn prepare(
-        spec: &Spec,
+        asked: Asked,
         program: Program,
         root: &Root<'_>,
         config: &Config,
-        namespace: &str,
         home: &Home,
         ledger: Ledger,
         control: &Control,
@@ -62,7 +61,7 @@ impl Guest {
             filters,
             volumes,
             granted,
-        } = asked(spec, namespace, config)?;
+        } = asked;
         let code = code::load(program, root, config, &granted, control)?;
         // What is open now, the guest needs: the mapped AOT file, what Tokio has
         // made once for the whole process. What is opened from here on, it does
@@ -222,14 +221,17 @@ impl Guest {
 }
 
 /// What a spec asks for a guest, understood and granted.
-struct Asked {
+pub struct Asked {
     filters: Vec<BpfProgram>,
     volumes: Vec<(Volume, oci_spec::runtime::Mount)>,
     granted: Grant,
 }
 
 /// Reads all of `spec` that can be refused before anything is done.
-fn asked(spec: &Spec, namespace: &str, config: &Config) -> Result<Asked, ContainerError> {
+///
+/// # Errors
+/// What of it is refused, named.
+pub fn asked(spec: &Spec, namespace: &str, config: &Config) -> Result<Asked, ContainerError> {
     namespaces::check(spec)?;
     sysctl::check(spec)?;
     hooks::check(spec)?;

@@ -59,7 +59,7 @@ pub async fn run(shared: Arc<Shared>, load: Arc<Load>) {
 
 /// Tells those whose requests the instance worked on, or the one that it was made
 /// for, how it ended.
-fn tell(error: wasmtime::Error, waiting: &mut VecDeque<Job>, open: &mut Vec<Over>) {
+fn tell(error: wasmtime::Error, waiting: &mut VecDeque<Box<Job>>, open: &mut Vec<Over>) {
     if open.is_empty() {
         open.extend(waiting.pop_front().map(|job| job.over));
     }

@@ -20,7 +20,7 @@ pub struct Load {
 }
 
 struct State {
-    waiting: VecDeque<Job>,
+    waiting: VecDeque<Box<Job>>,
     open: HashMap<u32, Over>,
     /// How many requests it has been given, those that wait included.
     given: u32,
@@ -58,7 +58,7 @@ pub enum Next {
 }
 
 impl Load {
-    pub fn new(bounds: Bounds, first: Job) -> Self {
+    pub fn new(bounds: Bounds, first: Box<Job>) -> Self {
         Self {
             bounds,
             state: Mutex::new(State {
@@ -81,7 +81,7 @@ impl Load {
     ///
     /// # Errors
     /// The request, if there is none.
-    pub fn offer(&self, job: Job) -> Result<(), Job> {
+    pub fn offer(&self, job: Box<Job>) -> Result<(), Box<Job>> {
         let mut state = self.state();
         let at_once = state.waiting.len() + state.open.len();
         if state.accepts != Accepts::Yes || at_once >= self.bounds.concurrency as usize {
@@ -104,7 +104,7 @@ impl Load {
             state.begun = Instant::now();
             state.rest = Rest::No;
             let number = state.given - count(&state.waiting);
-            return Next::Request(Box::new(job), number);
+            return Next::Request(job, number);
         }
         if state.accepts == Accepts::Failed && state.open.is_empty() {
             return Next::End;
@@ -143,7 +143,7 @@ impl Load {
 
     /// The guest computes, so requests cannot be looked after: gives back those
     /// that wait, and says whether anybody still waits for the others.
-    pub fn computes(&self) -> (VecDeque<Job>, bool) {
+    pub fn computes(&self) -> (VecDeque<Box<Job>>, bool) {
         let mut state = self.state();
         if state.accepts == Accepts::Yes {
             state.accepts = Accepts::NotNow;
@@ -221,7 +221,7 @@ impl Load {
 
     /// Accepts nothing more and gives what is left: requests that wait, and where
     /// the ends of others are told.
-    pub fn close(&self) -> (VecDeque<Job>, Vec<Over>) {
+    pub fn close(&self) -> (VecDeque<Box<Job>>, Vec<Over>) {
         let mut state = self.state();
         state.accepts = Accepts::Failed;
         state.rest = Rest::No;
@@ -236,7 +236,7 @@ impl Load {
 }
 
 /// As many as that can wait were given before, as numbers of this kind.
-fn count(waiting: &VecDeque<Job>) -> u32 {
+fn count(waiting: &VecDeque<Box<Job>>) -> u32 {
     u32::try_from(waiting.len()).unwrap_or(u32::MAX)
 }
 

@@ -87,12 +87,12 @@ impl Shared {
         held: Held,
     ) -> wasmtime::Result<()> {
         let (over, ended) = oneshot::channel();
-        self.give(Job {
+        self.give(Box::new(Job {
             request,
             answer: answer.clone(),
             held,
             over,
-        });
+        }));
         match ended.await {
             Ok(result) => result,
             Err(_) => wasmtime::bail!("its instance ended without a word"),
@@ -100,7 +100,7 @@ impl Shared {
     }
 
     /// Gives a request to an instance that can take it, or to a new one.
-    fn give(self: &Arc<Self>, mut job: Job) {
+    fn give(self: &Arc<Self>, mut job: Box<Job>) {
         let mut loads = self.loads();
         for load in loads.iter().rev() {
             match load.offer(job) {

@@ -34,7 +34,7 @@ const METHODS: [Method; 9] = [
 const SECRET: [&str; 4] = ["AWSAccessKeyId", "Signature", "sig", "X-Goog-Signature"];
 
 /// What is sent to tell of `spans`.
-pub fn export(resource: &[(String, String)], spans: Vec<Box<Span>>) -> Export {
+pub fn export(resource: &[(String, String)], spans: Vec<Span>) -> Export {
     let mut attributes = Attributes::default();
     for (name, value) in resource {
         attributes.text(name, value);
@@ -49,7 +49,7 @@ pub fn export(resource: &[(String, String)], spans: Vec<Box<Span>>) -> Export {
                     name: "wisp".to_owned(),
                     version: env!("CARGO_PKG_VERSION").to_owned(),
                 }),
-                spans: spans.into_iter().map(|span| message(*span)).collect(),
+                spans: spans.into_iter().map(message).collect(),
                 schema_url: SCHEMA.to_owned(),
             }],
         }],

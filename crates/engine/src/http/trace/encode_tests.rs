@@ -11,8 +11,8 @@ fn head(method: Method, uri: &str) -> Head {
     Head::new(&method, &uri, Some(b"a.example:81"), Version::HTTP_11)
 }
 
-fn span(what: What) -> Box<Span> {
-    Box::new(Span {
+fn span(what: What) -> Span {
+    Span {
         context: SpanContext {
             trace: TraceId([0xab; 16]),
             span: SpanId([1; 8]),
@@ -26,7 +26,7 @@ fn span(what: What) -> Box<Span> {
         begun: 1,
         ended: 2,
         what,
-    })
+    }
 }
 
 fn served(request: Head, status: Option<u16>, broken: bool) -> What {

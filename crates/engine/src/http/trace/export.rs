@@ -142,7 +142,7 @@ impl Work {
 
     /// Sends `spans`, again and again within their time if need be. Says whether
     /// they are there; if not, they are given up.
-    async fn export(&mut self, spans: Vec<Box<Span>>) -> bool {
+    async fn export(&mut self, spans: Vec<Span>) -> bool {
         let count = spans.len() as u64;
         let body = match self.post.body(&encode::export(&self.resource, spans)) {
             Ok(body) => body,

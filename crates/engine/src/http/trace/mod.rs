@@ -107,7 +107,7 @@ impl Traces {
     }
 
     fn export(&self, span: Span) {
-        self.queue.push(&self.place, Box::new(span));
+        self.queue.push(&self.place, span);
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Queue {
 
 /// A thread's.
 #[derive(Default)]
-pub struct Place(Mutex<Vec<Box<Span>>>);
+pub struct Place(Mutex<Vec<Span>>);
 
 /// What became of spans.
 #[derive(Default)]
@@ -62,7 +62,7 @@ impl Queue {
     }
 
     /// Puts `span` to those that wait, if there is room for one more.
-    pub fn push(&self, place: &Place, span: Box<Span>) {
+    pub fn push(&self, place: &Place, span: Span) {
         let before = self.waiting.fetch_add(1, Relaxed);
         if before >= self.capacity {
             self.waiting.fetch_sub(1, Relaxed);
@@ -76,7 +76,7 @@ impl Queue {
     }
 
     /// As many as are exported at once, those of each thread in their order.
-    pub fn take(&self) -> Vec<Box<Span>> {
+    pub fn take(&self) -> Vec<Span> {
         let mut places = self.places();
         let mut taken = Vec::new();
         for place in &*places {
@@ -149,7 +149,7 @@ impl Counts {
 }
 
 impl Place {
-    fn spans(&self) -> MutexGuard<'_, Vec<Box<Span>>> {
+    fn spans(&self) -> MutexGuard<'_, Vec<Span>> {
         // Whole spans come and go, whoever panicked.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -163,8 +163,8 @@ mod tests {
     use super::super::span::{Step, What};
     use super::*;
 
-    fn span(number: u8) -> Box<Span> {
-        Box::new(Span {
+    fn span(number: u8) -> Span {
+        Span {
             context: SpanContext {
                 trace: TraceId([number; 16]),
                 span: SpanId([number; 8]),
@@ -178,7 +178,7 @@ mod tests {
                 name: "test",
                 problem: None,
             }),
-        })
+        }
     }
 
     fn take(queue: &Queue) -> Vec<u8> {
