@@ -114,14 +114,17 @@ impl Instances {
         // Neither failed nor was it dropped in the middle.
         std::mem::forget(failing);
         let served = served + 1;
-        match spare.take() {
-            Some(spared) if served < reuse => lock(idle).push(Idle {
+        if served < reuse
+            && let Some(spared) = spare.take()
+        {
+            lock(idle).push(Idle {
                 instance,
                 served,
                 since: Instant::now(),
                 _spared: spared,
-            }),
-            _ => drop(instance),
+            });
+        } else {
+            drop(instance);
         }
         // Whoever has the turn next may need the place in the pool.
         drop(held);
