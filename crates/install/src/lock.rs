@@ -108,10 +108,12 @@ mod tests {
                     for _ in 0..50 {
                         let held = Lock::take(&state).expect("lock");
                         assert_eq!(inside.fetch_add(1, Ordering::SeqCst), 0);
-                        // As the last one does.
+                        thread::yield_now();
+                        inside.fetch_sub(1, Ordering::SeqCst);
+                        // As the last one does, as its last step: from here on
+                        // the next may make its own.
                         fs::remove_file(state.join(FILE)).expect("remove");
                         let _ = fs::remove_dir(&state);
-                        inside.fetch_sub(1, Ordering::SeqCst);
                         drop(held);
                         wait_for_others(&state).expect("wait");
                     }
