@@ -46,13 +46,13 @@ guests() {
 # A component out of JavaScript: its engine is part of it and has already run the
 # script's beginning.
 javascript() {
-    local source=benches/guests/js-02 built=target/bench/js-02 wit file newest
+    local source=benches/guests/js-02 built=target/bench/js-02 made=target/bench/guests/js_02.wasm wit file
     wit=$(cargo metadata --locked --format-version 1 --manifest-path benches/guests/Cargo.toml |
         jq -r '.packages[] | select(.name == "wasip2") | .manifest_path')
     wit=$(dirname "$wit")/wit/deps
-    # shellcheck disable=SC2012 # None of these names has a line end.
-    newest=$(ls -t "$source"/* target/bench/guests/js_02.wasm 2>/dev/null | head -n 1)
-    [ "$newest" != target/bench/guests/js_02.wasm ] || return 0
+    if [ -e "$made" ] && [ -z "$(find "$source" -newer "$made")" ]; then
+        return
+    fi
     if ! command -v npm >/dev/null || [ "$(node -p 'process.versions.node.split(".")[0] >= 20')" != true ]; then
         echo "benches/build.sh: SKIPPED the component in JavaScript: it takes Node.js 20 and npm"
         return
