@@ -1,13 +1,15 @@
 //! What users of Kubernetes do with wisp, in a cluster of one node: `kubectl apply`,
-//! pods, probes, Services, jobs, logs.
+//! pods, probes, `kubectl exec`, and away again.
 //!
 //! `make test-kubernetes`: `tests/kubernetes/run.sh` makes the node of namespaces, in
 //! which alone this can run.
 
 mod node;
 mod pods;
+mod removal;
 mod rights;
 mod samples;
+mod streams;
 mod world;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -20,8 +22,16 @@ type Case = (&'static str, fn(&World) -> anyhow::Result<()>);
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    // In this order: wisp comes, and is used.
-    let cases = [node::CASES, rights::CASES, pods::CASES, samples::CASES].concat();
+    // In this order: wisp comes, is used, and goes.
+    let cases = [
+        node::CASES,
+        rights::CASES,
+        pods::CASES,
+        samples::CASES,
+        streams::CASES,
+        removal::CASES,
+    ]
+    .concat();
     let world = match World::start(arguments.list) {
         Ok(world) => Arc::new(world),
         Err(error) => {

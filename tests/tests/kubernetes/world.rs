@@ -1,5 +1,6 @@
 //! What a test is given: the cluster, and pods to describe.
 
+use super::removal;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::sync::OnceLock;
@@ -74,6 +75,7 @@ impl World {
     pub fn installed(&self) -> Result<&Kubectl> {
         let kubectl = self.kubectl()?;
         let install = || {
+            removal::remember()?;
             kubectl.ok(&["apply", "-k", &deploy("base")])?;
             ready(kubectl)
         };
