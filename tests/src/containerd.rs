@@ -1,5 +1,6 @@
 //! One private containerd.
 
+use crate::unit::{self, Unit};
 use crate::{Version, cgroups, command, configuration, leaks, paths, processes, wait};
 use anyhow::{Context, Result, bail};
 use nix::mount::{MntFlags, umount2};
@@ -25,7 +26,16 @@ const COMPILER: Duration = Duration::from_secs(120);
 pub struct Containerd {
     version: Version,
     dir: TempDir,
-    child: Mutex<Child>,
+    daemon: Daemon,
+}
+
+/// Whose process it is.
+#[derive(Debug)]
+enum Daemon {
+    /// Ours, with all that it has in the directory.
+    Child(Mutex<Child>),
+    /// systemd's, with all that it has where distributions put it.
+    Unit(Unit),
 }
 
 impl Containerd {
@@ -65,11 +75,42 @@ timeout_seconds = {}
         )?;
         let node = Self {
             version,
-            child: Mutex::new(spawn(version, dir.path())?),
+            daemon: Daemon::Child(Mutex::new(spawn(version, dir.path())?)),
             dir,
         };
         node.wait_until_up()?;
         Ok(node)
+    }
+
+    /// Starts the machine's own, a unit of systemd's, with the configuration that
+    /// `configure` makes of the package's. The directory is for everything else.
+    ///
+    /// # Errors
+    /// `configure`'s, and when it does not come up.
+    pub fn start_unit(
+        version: Version,
+        configure: impl FnOnce(&Path, &str) -> Result<String>,
+    ) -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix(&own_name()).tempdir()?;
+        let unit = Unit::start(version, |text| configure(dir.path(), text))?;
+        let node = Self {
+            version,
+            daemon: Daemon::Unit(unit),
+            dir,
+        };
+        node.wait_until_up()?;
+        Ok(node)
+    }
+
+    /// The unit of systemd's that it is.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn unit(&self) -> Result<&Unit> {
+        match &self.daemon {
+            Daemon::Unit(unit) => Ok(unit),
+            Daemon::Child(_) => bail!("it is no unit of systemd's"),
+        }
     }
 
     /// Ends it as a crash would and starts it again. Containers are not asked.
@@ -85,16 +126,23 @@ timeout_seconds = {}
     /// # Errors
     /// When it cannot be ended.
     pub fn crash(&self) -> Result<Crashed<'_>> {
-        let mut child = self.child();
+        let Daemon::Child(child) = &self.daemon else {
+            bail!("systemd would start it again by itself");
+        };
+        let mut child = locked(child);
         child.kill()?;
         child.wait()?;
         Ok(Crashed(self))
     }
 
-    fn wait_until_up(&self) -> Result<()> {
+    /// Waits until it answers.
+    ///
+    /// # Errors
+    /// When it does not; with its last words.
+    pub fn wait_until_up(&self) -> Result<()> {
         let mut ended = None;
         let up = wait::until(PATIENCE, || {
-            ended = self.child().try_wait().ok().flatten();
+            ended = self.exit();
             if ended.is_some() {
                 return Some(false);
             }
@@ -113,8 +161,12 @@ timeout_seconds = {}
         Ok(())
     }
 
-    fn child(&self) -> MutexGuard<'_, Child> {
-        self.child.lock().unwrap_or_else(PoisonError::into_inner)
+    /// How it ended, if it does not run any more.
+    fn exit(&self) -> Option<String> {
+        match &self.daemon {
+            Daemon::Child(child) => Some(locked(child).try_wait().ok()??.to_string()),
+            Daemon::Unit(unit) => unit.has_failed().then(|| "failed".to_owned()),
+        }
     }
 
     /// Its version.
@@ -129,17 +181,26 @@ timeout_seconds = {}
 
     /// Its gRPC socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.path().join("c.sock")
+        match &self.daemon {
+            Daemon::Child(_) => self.dir.path().join("c.sock"),
+            Daemon::Unit(_) => self.state().join("containerd.sock"),
+        }
     }
 
     /// Its state directory, where bundles are.
     pub fn state(&self) -> PathBuf {
-        self.dir.path().join("state")
+        match &self.daemon {
+            Daemon::Child(_) => self.dir.path().join("state"),
+            Daemon::Unit(_) => unit::STATE.into(),
+        }
     }
 
     /// Its root directory, where content and snapshots are.
     pub fn root(&self) -> PathBuf {
-        self.dir.path().join("root")
+        match &self.daemon {
+            Daemon::Child(_) => self.dir.path().join("root"),
+            Daemon::Unit(_) => unit::ROOT.into(),
+        }
     }
 
     /// The file with the settings of wisp, which `WISP_CONFIG` names to its shims.
@@ -152,9 +213,12 @@ timeout_seconds = {}
         self.dir.path().join("aot")
     }
 
-    /// Its process id.
+    /// Its process id; 0 while systemd has none.
     pub fn pid(&self) -> u32 {
-        self.child().id()
+        match &self.daemon {
+            Daemon::Child(child) => locked(child).id(),
+            Daemon::Unit(unit) => unit.pid(),
+        }
     }
 
     /// Its own `ctr`, in a namespace.
@@ -169,7 +233,7 @@ timeout_seconds = {}
 
     /// How it ended and its last words, if it does not run any more.
     pub fn ended(&self) -> Option<String> {
-        let status = self.child().try_wait().ok().flatten()?;
+        let status = self.exit()?;
         let last = self.log_lines(|_| true, 5);
         Some(format!(
             "containerd {} ended: {status}\n{last}",
@@ -184,6 +248,9 @@ timeout_seconds = {}
 
     /// Its whole log.
     pub fn log(&self) -> String {
+        if let Daemon::Unit(unit) = &self.daemon {
+            return unit.log();
+        }
         fs::read(self.dir.path().join("log"))
             .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
             .unwrap_or_default()
@@ -213,9 +280,15 @@ impl Crashed<'_> {
     /// # Errors
     /// When it does not come up.
     pub fn restart(self) -> Result<()> {
-        *self.0.child() = spawn(self.0.version, self.0.dir.path())?;
+        if let Daemon::Child(child) = &self.0.daemon {
+            *locked(child) = spawn(self.0.version, self.0.dir.path())?;
+        }
         self.0.wait_until_up()
     }
+}
+
+fn locked(child: &Mutex<Child>) -> MutexGuard<'_, Child> {
+    child.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What every directory and namespace that this process makes begins with.
@@ -267,32 +340,44 @@ impl Containerd {
     /// Stops it and removes all that is left of it and of its containers. May
     /// be called again.
     pub fn stop(&self) {
-        let mut child = self.child();
-        if let (Ok(pid), Ok(None)) = (i32::try_from(child.id()), child.try_wait()) {
-            let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
-        }
-        if wait::until(PATIENCE, || child.try_wait().ok().flatten()).is_none() {
-            let _ = child.kill();
-            let _ = child.wait();
+        match &self.daemon {
+            Daemon::Child(child) => stop_child(&mut locked(child)),
+            Daemon::Unit(unit) => unit.stop(),
         }
         // Its shims name its socket in their arguments, and their own.
-        let dir = self.dir.path().to_string_lossy().into_owned();
-        for process in processes::concerning(&dir) {
+        let names = match &self.daemon {
+            Daemon::Child(_) => self.dir.path().to_string_lossy().into_owned(),
+            Daemon::Unit(_) => self.socket().to_string_lossy().into_owned(),
+        };
+        for process in processes::concerning(&names) {
             let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);
             if let Some((_, socket)) = process.line.split_once("-socket unix://") {
                 let _ = fs::remove_file(socket.split(' ').next().unwrap_or(socket));
             }
         }
+        let own = [self.dir.path().to_owned(), self.state(), self.root()];
         let mut targets: Vec<String> = leaks::mounts()
             .iter()
             .filter_map(|line| line.split_whitespace().nth(4).map(str::to_owned))
-            .filter(|target| target.starts_with(&dir))
+            .filter(|target| own.iter().any(|dir| Path::new(target).starts_with(dir)))
             .collect();
         targets.reverse();
         for target in targets {
             let _ = umount2(target.as_str(), MntFlags::MNT_DETACH);
         }
-        let _ = fs::remove_dir_all(self.dir.path());
+        for dir in own {
+            let _ = fs::remove_dir_all(dir);
+        }
+    }
+}
+
+fn stop_child(child: &mut Child) {
+    if let (Ok(pid), Ok(None)) = (i32::try_from(child.id()), child.try_wait()) {
+        let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    }
+    if wait::until(PATIENCE, || child.try_wait().ok().flatten()).is_none() {
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 

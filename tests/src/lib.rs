@@ -29,6 +29,7 @@ pub mod server;
 pub mod suite;
 pub mod terminal;
 pub mod test;
+pub mod unit;
 pub mod upstream;
 pub mod version;
 pub mod wait;

@@ -24,9 +24,14 @@ unset NOTIFY_SOCKET INVOCATION_ID JOURNAL_STREAM
 # Slices stay until somebody stops them; those of the tests are the tests' own.
 units() { systemctl list-units --all --plain --no-legend --type=scope,slice,service | cut -d' ' -f1 | grep -v '^wisptests' | sort; }
 before=$(units)
-WISP_TESTS_OWN_MACHINE=yes WISP_TESTS_PAUSE=/run/disk/pause WISP_TESTS_SLOWNESS=$slowness \
-    /run/disk/suite "${arguments[@]}"
-code=$?
+export WISP_TESTS_OWN_MACHINE=yes WISP_TESTS_PAUSE=/run/disk/pause WISP_TESTS_SLOWNESS=$slowness \
+    WISP_TESTS_INSTALLER_IMAGE=/run/disk/installer.oci.tar
+code=0
+# shellcheck disable=SC2086
+for name in $names; do
+    "/run/disk/suites/$name" "${arguments[@]}" || code=$?
+    echo "==> $name: done after $(seconds) s"
+done
 # systemd drops a unit that has ended a moment later.
 for _ in 1 2 3 4 5; do
     left=$(comm -13 <(echo "$before") <(units))

@@ -3,7 +3,8 @@
 # `make test-vm` does. The machine is emulated, so it needs no virtualisation;
 # it is slow, and the tests are told so.
 #
-#   SUITE    which program of tests/: containerd, or cri for pods (containerd)
+#   SUITE    which programs of tests/: containerd, node for wisp on a node with
+#            systemd, and cri for pods (containerd node)
 #   FILTER   only tests whose names contain this, also those left out otherwise
 #   MINUTES  the machine is stopped after this many minutes (60)
 #
@@ -15,7 +16,7 @@ cd "$(dirname "$0")/../.."
 repo=$PWD
 vm=$repo/target/vm
 minutes=${MINUTES:-60}
-name=${SUITE:-containerd}
+read -ra names <<<"${SUITE:-containerd node}"
 # How much longer than on this machine the tests wait for anything.
 slowness=5
 
@@ -44,6 +45,7 @@ has mmdebstrap || missing+=(mmdebstrap)
 has mke2fs || missing+=(e2fsprogs)
 has busybox || missing+=(busybox-static)
 has setpriv || missing+=(util-linux)
+has jq || missing+=(jq)
 if [ ${#missing[@]} -gt 0 ]; then
     has apt-get || fail "this is no Debian; install what these of its packages have, then run it again: ${missing[*]}"
     say "installing ${missing[*]}"
@@ -53,9 +55,9 @@ fi
 
 tests/vm/machine.sh
 tests/get-containerd-2.1.sh || say "without containerd 2.1"
-suite=$(cargo test --release --locked -p wisp-tests --test "$name" --no-run 2>&1 |
+mapfile -t suites < <(cargo test --release --locked -p wisp-tests "${names[@]/#/--test=}" --no-run 2>&1 |
     tee /dev/stderr | sed -n 's/.*Executable .*(\(.*\))$/\1/p')
-[ -x "$suite" ] || fail "cargo built no suite"
+[ "${#suites[@]}" = "${#names[@]}" ] || fail "cargo built no suites, or not all of: ${names[*]}"
 
 # The second disk, new for each run: what is tested, at the paths it has here.
 run=$vm/run.$$
@@ -80,15 +82,21 @@ trap 'exit 143' TERM
 disk=$run/disk
 tree=$disk/tree
 mkdir -p "$tree/target/release" "$tree/tests"
-cp target/release/containerd-shim-wisp-v1 target/release/wisp "$tree/target/release/"
+cp target/release/{containerd-shim-wisp-v1,wisp,wisp-node-installer} "$tree/target/release/"
 cp tests/get-containerd-2.1.sh "$tree/tests/"
 cp -r target/guests "$tree/target/"
 [ ! -d target/containerd-2.1 ] || cp -r target/containerd-2.1 "$tree/target/"
-cp "$suite" "$disk/suite"
+mkdir "$disk/suites"
+for suite in "${suites[@]}"; do
+    # Without cargo's hash.
+    name=${suite##*/}
+    cp "$suite" "$disk/suites/${name%-*}"
+done
+[ ! -e "$disk/suites/node" ] || scripts/image.sh target/release "$disk/installer.oci.tar"
 cc -static -Os -s -o "$disk/pause" tests/pause.c
 cp tests/vm/inside.sh "$disk/"
 {
-    printf 'repo=%q slowness=%q\n' "$repo" "$slowness"
+    printf 'repo=%q slowness=%q names=%q\n' "$repo" "$slowness" "${names[*]}"
     arguments=(--test-threads 2 --color never)
     if [ -n "${FILTER:-}" ]; then
         arguments+=("$FILTER")

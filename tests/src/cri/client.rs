@@ -3,7 +3,7 @@
 use super::api::image_service_client::ImageServiceClient;
 use super::api::runtime_service_client::RuntimeServiceClient;
 use crate::Containerd;
-use crate::wait::PATIENCE;
+use crate::wait::{self, PATIENCE};
 use anyhow::{Context, Result, anyhow};
 use containerd_client::tonic::transport::Channel;
 use containerd_client::tonic::{Response, Status};
@@ -86,6 +86,7 @@ impl Client {
         patience: Duration,
         answer: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T> {
+        let patience = wait::here(patience);
         self.runtime
             .block_on(async { tokio::time::timeout(patience, answer).await })
             .map_err(|_| anyhow!("{what}: no answer within {patience:?}"))?

@@ -56,6 +56,27 @@ impl Node {
             let _ = network.set(made);
             Ok(text)
         })?;
+        Self::of(containerd, network)
+    }
+
+    /// The machine's own containerd, with systemd's cgroups, a runtime `runc`, and
+    /// all else as its package has it. `more` is put before its configuration.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn on_systemd(version: Version, more: &str) -> Result<Self> {
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let network = OnceLock::new();
+        let containerd = Containerd::start_unit(version, |dir, text| {
+            let made = Network::new(dir, number)?;
+            let text = edited(text, &made)?;
+            let _ = network.set(made);
+            Ok(format!("{more}{text}"))
+        })?;
+        Self::of(containerd, network)
+    }
+
+    fn of(containerd: Containerd, network: OnceLock<Network>) -> Result<Self> {
         let node = Self {
             containerd,
             network: network.into_inner().context("no network")?,
@@ -145,6 +166,29 @@ fn pause(output: &Path) -> Result<()> {
     oci::Image::new(&["/pause"])
         .files(&[oci::Entry::File("pause", 0o755, &program)])?
         .write(PAUSE, false, output)
+}
+
+/// What an owner makes of the configuration that Debian packages: another network,
+/// another image of pause, and cgroups that systemd makes.
+fn edited(text: &str, network: &Network) -> Result<String> {
+    let cri = r#"[plugins."io.containerd.grpc.v1.cri"]"#;
+    let usual = r#""/etc/cni/net.d""#;
+    for part in [cri, usual] {
+        ensure!(text.contains(part), "no {part} in the package's {text}");
+    }
+    let own = format!("{:?}", network.configuration());
+    let pause = format!("{cri}\n    # As the tests have it.\n    sandbox_image = {PAUSE:?}");
+    let text = text.replace(usual, &own).replacen(cri, &pause, 1);
+    Ok(format!(
+        r#"{text}
+# The same driver as kubelet's.
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
+runtime_type = "io.containerd.runc.v2"
+
+[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
+SystemdCgroup = true # kubeadm's default
+"#
+    ))
 }
 
 fn configure(version: Version, dir: &Path, network: &Network, has_wisp: bool) -> String {

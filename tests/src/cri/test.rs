@@ -181,11 +181,25 @@ impl<'a> Test<'a> {
         let reference = format!("localhost/wisp/{name}:test");
         self.node
             .import_made(self.images, &reference, |output| make(&reference, output))?;
+        self.knows(&reference)?;
+        Ok(reference)
+    }
+
+    /// Imports the image called `reference` from an archive.
+    ///
+    /// # Errors
+    /// When it cannot be imported.
+    pub fn import(&self, reference: &str, archive: PathBuf) -> Result<()> {
+        self.node.import(reference, || Ok(archive))?;
+        self.knows(reference)
+    }
+
+    fn knows(&self, reference: &str) -> Result<()> {
         // The plugin hears of new images by an event.
         let known = wait::until(PATIENCE, || {
             let request = ImageStatusRequest {
                 image: Some(ImageSpec {
-                    image: reference.clone(),
+                    image: reference.to_owned(),
                     ..ImageSpec::default()
                 }),
                 verbose: false,
@@ -195,8 +209,7 @@ impl<'a> Test<'a> {
                 .images("ImageStatus", async |mut to| to.image_status(request).await);
             answer.ok()?.image.map(drop)
         });
-        known.with_context(|| format!("the CRI does not know the image {reference}"))?;
-        Ok(reference)
+        known.with_context(|| format!("the CRI does not know the image {reference}"))
     }
 
     /// A pod to be described further and run with the runtime `wisp`.
