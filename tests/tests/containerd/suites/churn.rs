@@ -112,8 +112,6 @@ fn live(
     model: &Model,
     mut random: Random,
 ) -> Result<()> {
-    let client = Client::connect(node, namespace)?;
-    client.copy(&model.id, id)?;
     let fate = loop {
         match random.one(&FATES) {
             Fate::Wait if !model.ends => {}
@@ -123,6 +121,20 @@ fn live(
         }
     };
     let pause = Duration::from_millis(random.below(40));
+    live_until(node, namespace, id, model, fate, pause)
+}
+
+/// One container's life, of which this is the end.
+fn live_until(
+    node: &Containerd,
+    namespace: &str,
+    id: &str,
+    model: &Model,
+    fate: Fate,
+    pause: Duration,
+) -> Result<()> {
+    let client = Client::connect(node, namespace)?;
+    client.copy(&model.id, id)?;
     let lived = end(&client, namespace, id, fate, pause);
     // Whatever has happened, it can be removed.
     let mut last = None;
@@ -202,6 +214,26 @@ fn wave(
     })
 }
 
+/// One of each kind, whatever the waves draw: a shim makes some things with the first
+/// container that needs them, and keeps them. With the first native one that it
+/// deletes, libcontainer opens a `/proc` of its own (pathrs' `ProcfsHandle`).
+fn one_of_each(test: &Test<'_>, models: &[Model]) -> Result<()> {
+    for model in models {
+        let id = format!("first-{}", model.id);
+        test.know(&id);
+        let fate = Fate::Kill(Signal::SIGKILL);
+        live_until(
+            test.node,
+            test.namespace(),
+            &id,
+            model,
+            fate,
+            Duration::ZERO,
+        )?;
+    }
+    Ok(())
+}
+
 /// What must be as before.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct State {
@@ -218,6 +250,19 @@ fn state(node: &Containerd, daemon: i32) -> Result<State> {
         daemon: descriptors(daemon.into())?,
         threads: status(daemon, "Threads")?,
     })
+}
+
+/// What a process has open, to be read by people.
+fn open(pid: i32) -> String {
+    let links = fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten();
+    let mut names: Vec<_> = links
+        .flatten()
+        .filter_map(|link| Some(fs::read_link(link.path()).ok()?.display().to_string()))
+        .collect();
+    names.sort();
+    names.join(", ")
 }
 
 /// A number that `/proc/PID/status` has.
@@ -254,6 +299,7 @@ fn containers(shared: &Test<'_>) -> Result<()> {
     let churn = || -> Result<()> {
         let random = Random::new(seed);
         // What is made once, such as connections and what is compiled.
+        one_of_each(&test, &models)?;
         wave(&test, &models, &random, 0..at_once)?;
         let settled = |what: &State| {
             wait::until(PATIENCE, || {
@@ -274,8 +320,10 @@ fn containers(shared: &Test<'_>) -> Result<()> {
         for from in (at_once..all).step_by(at_once) {
             wave(&test, &models, &random, from..(from + at_once).min(all))?;
         }
-        settled(&before)
-            .with_context(|| format!("{before:?} has become {:?}", state(&node, daemon)))?;
+        settled(&before).with_context(|| {
+            let (now, open) = (state(&node, daemon), open(daemon));
+            format!("{before:?} has become {now:?}; the shim has open: {open}")
+        })?;
         let now = status(daemon, "RssAnon")?;
         eprintln!(
             "churn, containerd {}: {all} containers, {at_once} at once, seed {seed}: {:?}, the \
