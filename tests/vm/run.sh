@@ -7,6 +7,7 @@
 #            systemd, and cri for pods (containerd node)
 #   FILTER   only tests whose names contain this, also those left out otherwise
 #   MINUTES  the machine is stopped after this many minutes (60)
+#   SLOWNESS how much longer than on this machine the tests wait for anything (5)
 #
 # What runs in it is built here: nothing is compiled inside. Its console is in
 # target/vm/console.log afterwards.
@@ -17,8 +18,7 @@ repo=$PWD
 vm=$repo/target/vm
 minutes=${MINUTES:-60}
 read -ra names <<<"${SUITE:-containerd node}"
-# How much longer than on this machine the tests wait for anything.
-slowness=5
+slowness=${SLOWNESS:-5}
 
 # What is left out because the machine is slow, by parts of names; FILTER runs it.
 left_out=(
