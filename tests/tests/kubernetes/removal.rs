@@ -113,6 +113,19 @@ fn without_pods(kubectl: &Kubectl) -> Result<()> {
     Ok(())
 }
 
+/// Deletes what the base brought and is still there.
+fn rest(kubectl: &Kubectl) -> Result<()> {
+    let base = deploy("base");
+    let all = [
+        "delete",
+        "-k",
+        &base,
+        "--ignore-not-found",
+        "--timeout=120s",
+    ];
+    kubectl.ok(&all).map(drop)
+}
+
 fn running(kubectl: &Kubectl, name: &str) -> Result<()> {
     create(kubectl, &pod(name, TOUR, &["sleep", "1000000000"]))?;
     until_ready(kubectl, name)
@@ -155,7 +168,7 @@ fn after_pods(world: &World) -> Result<()> {
     let deleted = deleted.context("the DaemonSet is still there")?;
     ensure!(deleted.success(), "{deleted}");
     gone(kubectl)?;
-    kubectl.ok(&["delete", "-k", &deploy("base"), "--timeout=120s"])?;
+    rest(kubectl)?;
     kubectl.refused(&["get", "runtimeclass", "wisp"], "", &["not found"])?;
     // Native pods have not noticed, and come as before.
     let mut native = pod("native", super::world::BUSYBOX, &["true"]);
@@ -193,7 +206,7 @@ fn told_to_go(world: &World) -> Result<()> {
         &seconds,
     ])?;
     gone(kubectl)?;
-    kubectl.ok(&["delete", "-k", &deploy("base"), "--timeout=120s"])?;
+    rest(kubectl)?;
     gone(kubectl)
 }
 
@@ -201,13 +214,7 @@ fn helm(world: &World) -> Result<()> {
     world.installed()?;
     let kubectl = world.kubectl()?;
     without_pods(kubectl)?;
-    kubectl.ok(&[
-        "delete",
-        "-k",
-        &deploy("base"),
-        "--ignore-not-found",
-        "--timeout=120s",
-    ])?;
+    rest(kubectl)?;
     let helm = |arguments: &[&str]| -> Result<()> {
         let mut helm = Command::new(paths::repository().join("target/tools/bin/helm"));
         helm.args(arguments)
