@@ -19,6 +19,7 @@ mod promise;
 mod report;
 mod results;
 mod samples;
+mod started;
 mod subjects;
 mod task;
 
@@ -63,7 +64,7 @@ fn measure(run: &Run) -> Result<()> {
 
     let begin = Instant::now();
     node::private_mounts()?;
-    node::clean_up_when_interrupted()?;
+    started::clean_up_when_interrupted(node::remove)?;
     let built = paths::repository().join("target/bench");
     let programs = Programs {
         binaries: run.binaries.clone(),

@@ -1,15 +1,14 @@
 //! A private containerd, in a mount namespace of our own.
 
+use crate::started::{self, Noted};
 use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sched::{CloneFlags, unshare};
-use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Duration;
 use tempfile::TempDir;
 use wisp_tests::{Version, configuration, leaks, processes, wait};
@@ -55,6 +54,7 @@ pub struct Node {
     dir: TempDir,
     child: Child,
     namespace: String,
+    _noted: [Noted; 2],
 }
 
 impl Node {
@@ -103,12 +103,13 @@ impl Node {
             .stderr(log)
             .spawn()
             .context("start containerd")?;
-        running().push((dir.path().to_owned(), child.id()));
+        let noted = [started::process(child.id()), started::directory(dir.path())];
         let node = Self {
             version,
             dir,
             child,
             namespace,
+            _noted: noted,
         };
         let up = wait::until(PATIENCE, || {
             let mut version = node.ctr();
@@ -211,42 +212,11 @@ impl Drop for Node {
             let _ = self.child.wait();
         }
         remove(self.dir.path());
-        running().retain(|(dir, _)| dir != self.dir.path());
     }
 }
 
-/// The containerds that run: their directories and process ids.
-static RUNNING: Mutex<Vec<(PathBuf, u32)>> = Mutex::new(Vec::new());
-
-fn running() -> MutexGuard<'static, Vec<(PathBuf, u32)>> {
-    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Has SIGINT and SIGTERM remove what was started before they end this process.
-/// To be called before there are threads.
-///
-/// # Errors
-/// The kernel's.
-pub fn clean_up_when_interrupted() -> Result<()> {
-    let signals = SigSet::from_iter([Signal::SIGINT, Signal::SIGTERM]);
-    signals.thread_block()?;
-    thread::spawn(move || {
-        let Ok(signal) = signals.wait() else { return };
-        eprintln!("bench: interrupted, removing what was started");
-        for (dir, pid) in running().drain(..) {
-            if let Ok(pid) = i32::try_from(pid) {
-                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-            }
-            remove(&dir);
-            let _ = fs::remove_dir_all(&dir);
-        }
-        std::process::exit(128 + signal as i32);
-    });
-    Ok(())
-}
-
 /// Removes all that is left of the containers of the containerd in `dir`.
-fn remove(dir: &Path) {
+pub fn remove(dir: &Path) {
     let name = dir.file_name().unwrap_or_default().to_string_lossy();
     for process in processes::concerning(&name) {
         let _ = kill(Pid::from_raw(process.pid), Signal::SIGKILL);

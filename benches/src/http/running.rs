@@ -4,6 +4,7 @@ use crate::http::connection::{Exchange, PATIENCE};
 use crate::http::containers::Container;
 use crate::http::cores;
 use crate::http::response::Reader;
+use crate::started::{self, Noted};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
 use std::io::{Read, Write};
@@ -25,7 +26,7 @@ pub struct Running<'a> {
 
 #[derive(Debug)]
 enum Process<'a> {
-    Child(Child),
+    Child { child: Child, _noted: Noted },
     Container(Container<'a>),
 }
 
@@ -58,9 +59,13 @@ impl<'a> Running<'a> {
                 .spawn()
                 .with_context(|| format!("start {command:?}"))
         })?;
+        let noted = started::process(child.id());
         Ok(Self {
             address,
-            process: Process::Child(child),
+            process: Process::Child {
+                child,
+                _noted: noted,
+            },
         })
     }
 
@@ -68,7 +73,7 @@ impl<'a> Running<'a> {
     pub fn pid(&self) -> i32 {
         match &self.process {
             // Process ids are below 2^22.
-            Process::Child(child) => i32::try_from(child.id()).unwrap_or_default(),
+            Process::Child { child, .. } => i32::try_from(child.id()).unwrap_or_default(),
             Process::Container(container) => container.pid,
         }
     }
@@ -84,7 +89,7 @@ impl<'a> Running<'a> {
             if let Ok(stream) = tried {
                 return ask(stream, exchange);
             }
-            if let Process::Child(child) = &mut self.process
+            if let Process::Child { child, .. } = &mut self.process
                 && let Some(status) = child.try_wait()?
             {
                 bail!("it ended with {status}");
@@ -97,7 +102,7 @@ impl<'a> Running<'a> {
 
 impl Drop for Process<'_> {
     fn drop(&mut self) {
-        if let Self::Child(child) = self {
+        if let Self::Child { child, .. } = self {
             let _ = child.kill();
             let _ = child.wait();
         }

@@ -14,6 +14,7 @@ use crate::measure::http::names::{instance, rate};
 use crate::measure::http::run::Run;
 use crate::plan;
 use crate::results::{Results, Unit};
+use crate::started;
 use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -69,6 +70,7 @@ impl Http<'_> {
                 || self.against.iter().any(|name| name == server.name)
         });
         let dir = tempfile::Builder::new().prefix("wisp-bench-").tempdir()?;
+        let _noted = started::directory(dir.path());
         for count in &self.plan.cores {
             let cores = match Cores::with(*count) {
                 Ok(cores) => cores,
