@@ -33,6 +33,14 @@ pub fn cases() -> Vec<Case> {
                 "spans tell of each step, in the trace of the client and the next server",
                 steps,
             ),
+            (
+                "an instance that is used again is in the trace of each request",
+                again,
+            ),
+            (
+                "requests that share an instance are each in their own trace",
+                shared,
+            ),
             ("what fails is an error of its spans", errors),
             ("spans of all threads are there", threads),
             (
@@ -57,6 +65,17 @@ fn serve<'t, 'n>(
     rules: &str,
     variables: &[(&str, &str)],
 ) -> Result<(Running<'t, 'n>, u16, u16)> {
+    serve_from(test, guest, rules, variables, &[])
+}
+
+/// The same with `instances`: annotations that say how they are used again.
+fn serve_from<'t, 'n>(
+    test: &'t Test<'n>,
+    guest: &str,
+    rules: &str,
+    variables: &[(&str, &str)],
+    instances: &[(&str, &str)],
+) -> Result<(Running<'t, 'n>, u16, u16)> {
     let image = test.image(guest)?;
     let (port, metrics) = (http::free_port()?, http::free_port()?);
     let mut run = test
@@ -67,6 +86,9 @@ fn serve<'t, 'n>(
         .annotation("io.wisp.net.outbound", rules);
     for (name, value) in variables {
         run = run.env(name, value);
+    }
+    for (key, value) in instances {
+        run = run.annotation(key, value);
     }
     Ok((run.start()?, port, metrics))
 }
@@ -203,6 +225,113 @@ fn steps(test: &Test<'_>) -> Result<()> {
         let after = collector.until(|_| true)?.len();
         ensure!(before == after, "{guest}: {before} spans, then {after}");
     }
+    Ok(())
+}
+
+/// The trace of a client, by a number.
+fn trace(number: u8) -> String {
+    format!("{number:02}{}", &TRACE[2..])
+}
+
+fn of_trace<'s>(spans: &'s [Span], trace: &'s str) -> impl Iterator<Item = &'s Span> {
+    spans.iter().filter(move |span| span.trace == trace)
+}
+
+fn again(test: &Test<'_>) -> Result<()> {
+    for guest in GUESTS {
+        let (collector, upstream) = (Collector::start()?, Upstream::plain()?);
+        let (place, next) = (
+            collector.place(),
+            format!("http://127.0.0.1:{}", upstream.port),
+        );
+        let (running, port, _) = serve_from(
+            test,
+            guest,
+            &format!("{place}, {next}"),
+            &[(ENDPOINT, &*place), AT_ONCE],
+            &[("io.wisp.http.reuse", "10")],
+        )?;
+        for number in [1, 2] {
+            let context = format!("00-{}-{PARENT}-01", trace(number));
+            let path = format!("/outbound?url={next}/{number}");
+            let response = get(port, &path, &[("traceparent", &context)])?;
+            ensure!(response.status == 200, "{guest}: {response:?}");
+        }
+        let spans = collector.until(|spans| spans.len() >= 7)?;
+        for (number, steps) in [(1, &["handle", "instantiate"][..]), (2, &["handle"])] {
+            let trace = trace(number);
+            let own: Vec<Span> = of_trace(&spans, &trace).cloned().collect();
+            let server = find(&own, "GET", 2)?;
+            let client = find(&own, "GET", 3)?;
+            ensure!(client.parent == server.number, "{guest}: {own:#?}");
+            let asked = client.attribute("url.full");
+            ensure!(asked == format!("{next}/{number}"), "{guest}: {own:#?}");
+            for step in steps {
+                find(&own, step, 1)?;
+            }
+            ensure!(own.len() == 2 + steps.len(), "{guest}: {own:#?}");
+        }
+        stop(running)?;
+    }
+    Ok(())
+}
+
+fn shared(test: &Test<'_>) -> Result<()> {
+    const AT_ONCE_THERE: u8 = 4;
+    let (collector, upstream) = (Collector::start()?, Upstream::plain()?);
+    let (place, next) = (
+        collector.place(),
+        format!("http://127.0.0.1:{}", upstream.port),
+    );
+    let (running, port, _) = serve_from(
+        test,
+        "http-03",
+        &format!("{place}, {next}"),
+        &[(ENDPOINT, &*place), AT_ONCE],
+        &[
+            ("io.wisp.http.reuse", "100"),
+            ("io.wisp.http.concurrency", "4"),
+        ],
+    )?;
+    let ask = |path: &str| -> Result<Vec<String>> {
+        let asked: Vec<_> = (1..=AT_ONCE_THERE)
+            .map(|number| {
+                let context = format!("00-{}-{PARENT}-01", trace(number));
+                let path = path.to_owned();
+                thread::spawn(move || get(port, &path, &[("traceparent", &context)]))
+            })
+            .collect();
+        let texts = asked.into_iter().map(|answer| {
+            let response = answer.join().ok().context("a client panicked")??;
+            ensure!(response.status == 200, "{response:?}");
+            Ok(response.text())
+        });
+        texts.collect()
+    };
+    let told = ask("/header?name=traceparent")?;
+    for (number, text) in (1..=AT_ONCE_THERE).zip(told) {
+        ensure!(
+            text.starts_with(&format!("00-{}-", trace(number))),
+            "{text}"
+        );
+    }
+    ask(&format!("/outbound?url={next}/"))?;
+    ensure!(upstream.field("traceparent").is_empty());
+    // Two requests each, of which nobody knows what they asked for.
+    let spans = collector.until(|spans| spans.len() >= 4 * usize::from(AT_ONCE_THERE))?;
+    for number in 1..=AT_ONCE_THERE {
+        let trace = trace(number);
+        let own: Vec<Span> = of_trace(&spans, &trace).cloned().collect();
+        let servers: BTreeSet<&str> = (own.iter().filter(|span| span.kind == 2))
+            .map(|span| &*span.number)
+            .collect();
+        let handles: BTreeSet<&str> = (own.iter().filter(|span| span.name == "handle"))
+            .map(|span| &*span.parent)
+            .collect();
+        ensure!(servers.len() == 2 && handles == servers, "{own:#?}");
+        ensure!(own.len() == 4, "{own:#?}");
+    }
+    stop(running)?;
     Ok(())
 }
 
