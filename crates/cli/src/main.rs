@@ -20,6 +20,10 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use wisp_aot::Compiler;
 use wisp_config::Config;
+use wisp_heap::Heap;
+
+#[global_allocator]
+static HEAP: Heap = Heap;
 
 /// Runs WebAssembly in containers: pack an image, look into a program, run it.
 #[derive(Debug, Parser)]

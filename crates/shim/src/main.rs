@@ -23,9 +23,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use containerd_shim::Flags;
 use wisp_aot::{Key, WASMTIME_VERSION};
+use wisp_heap::Heap;
 
 /// The name containerd knows the runtime by.
 const RUNTIME: &str = "io.containerd.wisp.v1";
+
+#[global_allocator]
+static HEAP: Heap = Heap;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args_os()

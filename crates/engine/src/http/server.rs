@@ -42,6 +42,7 @@ pub fn run(engine: Engine, handler: Handler, setup: Setup) -> i32 {
             return NOT_STARTED;
         }
     };
+    wisp_heap::keep();
     let code = runtime.block_on(async {
         let Setup {
             grant,

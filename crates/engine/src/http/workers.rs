@@ -143,6 +143,7 @@ impl Worker {
             .name("wisp-http".into())
             .stack_size(STACK)
             .spawn(move || {
+                wisp_heap::keep();
                 runtime.block_on(work(service, queue));
             })?;
         Ok(Self {
