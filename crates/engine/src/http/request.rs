@@ -1,11 +1,13 @@
 //! One request, from its head to the end of what the guest does for it.
 
 use std::convert::Infallible;
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use http::uri::{Authority, PathAndQuery, Uri};
@@ -118,9 +120,16 @@ impl Service {
             Limited::new(body, self.settings.max_body, exceeded.clone()).boxed_unsync()
         });
         let (answer, answered) = Answer::new();
-        // A task of its own: the guest goes on while the body is being sent,
-        // and after it, even if the client leaves.
-        tokio::spawn(self.work(request, begun, Arc::new(answer), turn, working));
+        // A client that waits to be asked for its body is asked when the connection
+        // sees that the guest wants it, and that the response has not begun.
+        let waits = request.headers().contains_key(header::EXPECT);
+        let mut work = Box::pin(self.work(request, begun, Arc::new(answer), turn, working));
+        // Most guests have done all their work when they first stop. Otherwise a
+        // task of its own: the guest goes on while the body is being sent, and
+        // after it, even if the client leaves.
+        if waits || !poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_ready())).await {
+            tokio::spawn(work);
+        }
         let answered = answered.await;
         if exceeded.load(Relaxed) {
             return last(StatusCode::PAYLOAD_TOO_LARGE, TOO_LARGE, http1);
