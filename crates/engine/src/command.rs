@@ -11,7 +11,7 @@ use crate::exit;
 use crate::guest::{Guest, ModuleGuest};
 use crate::memory::Budget;
 use crate::prepare::Program;
-use crate::setup::{Ready, Setup, Surroundings};
+use crate::setup::{Setup, Surroundings};
 use crate::signals::install_command_signals;
 
 /// Signals end a command, time does not: a deadline that is never reached.
@@ -54,17 +54,17 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Ar
     };
     let outcome = match program {
         Program::Module(pre) => {
-            let (store, ready) = store(ready, || ModuleGuest::store(engine, &surroundings))?;
+            let store = never_late(ModuleGuest::store(engine, &surroundings));
             ready(Ok(()));
             runtime.block_on(module(store, pre))
         }
         Program::Command2(pre) => {
-            let (store, ready) = store(ready, || Guest::store(engine, &surroundings))?;
+            let store = never_late(Guest::store(engine, &surroundings));
             ready(Ok(()));
             runtime.block_on(command2(store, pre))
         }
         Program::Command3(pre) => {
-            let (store, ready) = store(ready, || Guest::store(engine, &surroundings))?;
+            let store = never_late(Guest::store(engine, &surroundings));
             ready(Ok(()));
             runtime.block_on(command3(store, pre))
         }
@@ -78,20 +78,10 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Ar
     Ok((outcome, surroundings.budget))
 }
 
-fn store<T: 'static>(
-    ready: Ready,
-    make: impl FnOnce() -> Result<Store<T>, String>,
-) -> Result<(Store<T>, Ready), ()> {
-    match make() {
-        Ok(mut store) => {
-            store.set_epoch_deadline(NEVER);
-            Ok((store, ready))
-        }
-        Err(reason) => {
-            ready(Err(reason));
-            Err(())
-        }
-    }
+/// A store whose guest is not interrupted.
+fn never_late<T: 'static>(mut store: Store<T>) -> Store<T> {
+    store.set_epoch_deadline(NEVER);
+    store
 }
 
 async fn module(mut store: Store<ModuleGuest>, pre: InstancePre<ModuleGuest>) -> Outcome {

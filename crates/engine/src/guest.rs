@@ -29,14 +29,13 @@ pub struct Guest {
 
 impl Guest {
     /// A store for one instance, with fresh data.
-    ///
-    /// # Errors
-    /// See [`Surroundings::wasi`].
-    pub fn store(engine: &Engine, surroundings: &Surroundings) -> Result<Store<Self>, String> {
+    pub fn store(engine: &Engine, surroundings: &Surroundings) -> Store<Self> {
+        let mut wasi = surroundings.wasi().build();
+        wasi.filesystem().clone_from(&surroundings.files);
         let mut table = ResourceTable::new();
         table.set_max_capacity(surroundings.resources());
         let guest = Self {
-            wasi: surroundings.wasi()?.build(),
+            wasi,
             http: WasiHttpCtx::new(),
             outbound: Outbound::new(surroundings.client.clone()),
             table,
@@ -53,7 +52,7 @@ impl Guest {
         if let Some(table) = store.concurrent_resource_table() {
             table.set_max_capacity(calls);
         }
-        Ok(store)
+        store
     }
 
     /// What its network is checked against.
@@ -91,17 +90,16 @@ pub struct ModuleGuest {
 
 impl ModuleGuest {
     /// A store for one instance, with fresh data.
-    ///
-    /// # Errors
-    /// See [`Surroundings::wasi`].
-    pub fn store(engine: &Engine, surroundings: &Surroundings) -> Result<Store<Self>, String> {
+    pub fn store(engine: &Engine, surroundings: &Surroundings) -> Store<Self> {
+        let mut wasi = surroundings.wasi().build_p1();
+        (wasi.ctx().ctx.filesystem()).clone_from(&surroundings.files);
         let guest = Self {
-            wasi: surroundings.wasi()?.build_p1(),
+            wasi,
             limiter: surroundings.budget.limiter(),
         };
         let mut store = Store::new(engine, guest);
         Limiter::bind(&mut store, |guest| &mut guest.limiter);
-        Ok(store)
+        store
     }
 }
 

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;
+use wasmtime_wasi::filesystem::WasiFilesystemCtx;
 use wasmtime_wasi::{FsPerms, WasiCtxBuilder};
 use wasmtime_wasi_config::WasiConfigVariables;
 use wisp_capability::{Clocks, Grant};
@@ -53,7 +54,8 @@ pub struct Setup {
 /// and for each request's.
 pub(crate) struct Surroundings {
     grant: Grant,
-    preopens: Vec<HostPreopen>,
+    /// What it finds open: opened once, for all instances.
+    pub files: WasiFilesystemCtx,
     pub stdout: Output,
     stderr: Output,
     pub network: Arc<Network>,
@@ -80,8 +82,8 @@ impl Surroundings {
             network,
             config: Arc::new(values.into_iter().collect()),
             budget: Budget::new(grant.limits, memory_limit, ledger),
+            files: open(&preopens)?,
             grant,
-            preopens,
             stdout: Output::stdout().map_err(streams)?,
             stderr: Output::stderr().map_err(streams)?,
         })
@@ -107,37 +109,16 @@ impl Surroundings {
         usize::try_from(self.grant.limits.calls()).unwrap_or(usize::MAX)
     }
 
-    /// The context of one instance.
-    ///
-    /// # Errors
-    /// A preopen that cannot be opened, named.
-    pub fn wasi(&self) -> Result<WasiCtxBuilder, String> {
+    /// The context of one instance, without its files.
+    pub fn wasi(&self) -> WasiCtxBuilder {
         let mut wasi = WasiCtxBuilder::new();
-        // The process has nothing to do but run the guest: what blocks the
-        // guest may block the thread, and no other thread is needed.
-        wasi.allow_blocking_current_thread(true)
-            .inherit_stdin()
+        wasi.inherit_stdin()
             .stdout(self.stdout.clone())
             .stderr(self.stderr.clone())
             .args(&self.grant.args)
             .envs(&self.grant.env)
             .initial_cwd(&self.grant.cwd)
             .max_random_size(self.grant.limits.hostcall());
-        for preopen in &self.preopens {
-            let permissions = if preopen.writable {
-                FsPerms::ReadWrite
-            } else {
-                FsPerms::ReadOnly
-            };
-            wasi.preopened_dir(&preopen.host, &preopen.guest, permissions)
-                .map_err(|error| {
-                    format!(
-                        "open {} for the guest's {}: {error:#}",
-                        preopen.host.display(),
-                        preopen.guest
-                    )
-                })?;
-        }
         if self.grant.clocks == Clocks::Coarse {
             wasi.wall_clock(CoarseWall)
                 .monotonic_clock(CoarseMonotonic::new());
@@ -148,6 +129,33 @@ impl Surroundings {
                 .insecure_random_seed(u128::from(seed));
         }
         self.network.apply(&mut wasi);
-        Ok(wasi)
+        wasi
     }
+}
+
+/// Opens `preopens`.
+///
+/// # Errors
+/// One that cannot be opened, named.
+fn open(preopens: &[HostPreopen]) -> Result<WasiFilesystemCtx, String> {
+    let mut wasi = WasiCtxBuilder::new();
+    // The process has nothing to do but run the guest: what blocks the guest may
+    // block the thread, and no other thread is needed.
+    wasi.allow_blocking_current_thread(true);
+    for preopen in preopens {
+        let permissions = if preopen.writable {
+            FsPerms::ReadWrite
+        } else {
+            FsPerms::ReadOnly
+        };
+        wasi.preopened_dir(&preopen.host, &preopen.guest, permissions)
+            .map_err(|error| {
+                format!(
+                    "open {} for the guest's {}: {error:#}",
+                    preopen.host.display(),
+                    preopen.guest
+                )
+            })?;
+    }
+    Ok(wasi.build().filesystem().clone())
 }

@@ -68,8 +68,7 @@ impl Maker {
     /// No place in the pool, no memory, or what the guest does at its start.
     pub async fn make(&self) -> wasmtime::Result<Instance> {
         let begun = Instant::now();
-        let mut store =
-            Guest::store(&self.engine, &self.surroundings).map_err(wasmtime::Error::msg)?;
+        let mut store = Guest::store(&self.engine, &self.surroundings);
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let exports = match &self.handler {

@@ -91,8 +91,6 @@ impl Server {
     ) -> Result<Self, String> {
         let signals = Signals::install().map_err(|error| format!("signal handlers: {error}"))?;
         let surroundings = surroundings()?;
-        // Each instance opens the preopens anew: better to fail now than then.
-        surroundings.wasi()?;
         let ticker =
             Ticker::start(engine.clone()).map_err(|error| format!("start a thread: {error}"))?;
         let listener = listen(address, annotation::HTTP_LISTEN)?;
