@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist image examples demo test test-vm test-kubernetes churn storm fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist image examples demo test test-vm test-kubernetes churn storm calls fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -66,6 +66,9 @@ churn: build examples ## 1,000 containers and 200 pods come and go, with random 
 
 storm: build examples ## 100,000 requests from 256 clients, of which many leave (as root)
 	WISP_STORM=100000/256 cargo test --release --locked -p wisp-tests --test containerd -- http_threads --nocapture
+
+calls: build examples ## Compare the list of system calls with what guests' processes make (as root; BINARIES=dir)
+	@tests/calls.sh $(BINARIES)
 
 fuzz: setup ## Feed each parser inputs guided by coverage (EACH=60 seconds, TARGETS=all)
 	@EACH="$(EACH)" scripts/fuzz.sh $(TARGETS)

@@ -72,6 +72,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: files::write,
     },
     Subcommand {
+        name: "keep",
+        arguments: "path text",
+        run: files::keep,
+    },
+    Subcommand {
         name: "append",
         arguments: "path text",
         run: files::append,

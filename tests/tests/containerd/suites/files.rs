@@ -3,6 +3,7 @@
 use super::{Case, fails, works};
 use anyhow::{Result, ensure};
 use std::fs;
+use std::time::UNIX_EPOCH;
 use wisp_tests::oci::{Entry, Image};
 use wisp_tests::{Test, paths};
 
@@ -27,6 +28,7 @@ pub fn cases() -> Vec<Case> {
                 root_none,
             ),
             ("volumes are as the spec mounts them", volumes),
+            ("what a guest has kept is on the disk as it says", kept),
             ("the guest sees no /proc, /dev or /sys", no_system_mounts),
             ("links in an image lead nowhere but into the image", links),
         ],
@@ -196,6 +198,27 @@ fn volumes(test: &Test<'_>) -> Result<()> {
         "a file as a volume"
     );
     fails(run(&["append", "/etc/single", "more"])).map(drop)
+}
+
+fn kept(test: &Test<'_>) -> Result<()> {
+    for guest in BOTH {
+        let image = tour(test, guest)?;
+        let volume = test.dir().join(format!("kept-{guest}"));
+        fs::create_dir(&volume)?;
+        let mount = format!(
+            "type=bind,src={},dst=/data,options=rbind:rw",
+            volume.display()
+        );
+        let run = |args: &[&str]| test.run(&image).flags(&["--mount", &mount]).args(args);
+        works(run(&["keep", "/data/file", "text"]))?;
+        let file = volume.join("file");
+        ensure!(fs::read(&file)? == b"text", "{guest}");
+        let modified = fs::metadata(&file)?
+            .modified()?
+            .duration_since(UNIX_EPOCH)?;
+        ensure!(modified.as_secs() == 1_000_000_000, "{guest}: {modified:?}");
+    }
+    Ok(())
 }
 
 fn no_system_mounts(test: &Test<'_>) -> Result<()> {

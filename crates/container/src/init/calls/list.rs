@@ -149,19 +149,18 @@ const READ_ONLY: Answer = If(&[&[Check::Bits(
 
 const CALLS: &[Call] = calls! {
     Everyone Allow, "what is open is read and written: the guest's streams and files":
-        SYS_read SYS_readv SYS_pread64 SYS_preadv2
+        SYS_read SYS_readv SYS_pread64
         SYS_write SYS_writev SYS_pwrite64 SYS_pwritev2
         SYS_lseek SYS_close SYS_fcntl;
     Everyone Allow, "the guest's files, within the jail, as `wasi:filesystem` has it":
         SYS_openat SYS_openat2 SYS_fstat SYS_newfstatat SYS_statx SYS_getdents64
-        SYS_mkdirat SYS_unlinkat SYS_renameat SYS_renameat2 SYS_linkat SYS_symlinkat
-        SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_utimensat SYS_ftruncate SYS_fallocate
+        SYS_mkdirat SYS_unlinkat SYS_renameat SYS_linkat SYS_symlinkat
+        SYS_readlinkat SYS_faccessat SYS_faccessat2 SYS_utimensat SYS_ftruncate
         SYS_fsync SYS_fdatasync SYS_fadvise64;
     Everyone REQUESTS, "whether a stream is a terminal; modes of descriptors; which pages an instance has written":
         SYS_ioctl;
     Everyone Allow, "waiting for streams, sockets, clocks and signals":
-        SYS_ppoll SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait
-        SYS_eventfd2 SYS_pipe2 SYS_restart_syscall;
+        SYS_epoll_create1 SYS_epoll_ctl SYS_epoll_pwait SYS_eventfd2 SYS_restart_syscall;
     Everyone LOCAL_PAIR, "how the event loop hears of signals":
         SYS_socketpair;
     Everyone TO_PEER, "the same, and telling the daemon; with an address only if sockets are granted":
@@ -184,8 +183,7 @@ const CALLS: &[Call] = calls! {
     Everyone ABORT_1, "abort(3), and no other signal":
         SYS_tkill;
     Everyone Allow, "`wasi:clocks` and `wasi:random`":
-        SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_nanosleep SYS_gettimeofday
-        SYS_getrandom;
+        SYS_clock_gettime SYS_clock_getres SYS_clock_nanosleep SYS_getrandom;
     Everyone Allow, "libraries ask who they are; nothing depends on it":
         SYS_getuid SYS_geteuid SYS_getgid SYS_getegid SYS_uname;
     Everyone READ_LIMIT, "how large a thread's stack may be; no limit can be set":
@@ -202,7 +200,7 @@ const CALLS: &[Call] = calls! {
     Listening Allow, "HTTP components, and servers of `wasi:sockets`":
         SYS_listen SYS_accept4;
     Connecting Allow, "`wasi:sockets` and outbound HTTP, and looking names up":
-        SYS_connect SYS_sendmmsg SYS_recvmmsg;
+        SYS_connect SYS_sendmmsg;
     Intruder Kill, "runs another program":
         SYS_execve SYS_execveat;
     Intruder Kill, "reaches into other processes":
@@ -229,7 +227,7 @@ const CALLS: &[Call] = calls! {
 
 /// Those of the oldest names, which newer processors do not have.
 #[cfg(target_arch = "x86_64")]
-const OLD: &[Call] = calls! {
+const OF_PROCESSOR: &[Call] = calls! {
     Everyone Allow, "the same under older names, which libraries use":
         SYS_poll SYS_epoll_wait SYS_stat;
     Everyone READ_ONLY, "the same; for reading":
@@ -238,11 +236,16 @@ const OLD: &[Call] = calls! {
         SYS_fork SYS_vfork SYS_ioperm SYS_iopl
         SYS_kexec_file_load;
 };
+
+/// What libraries call where there is no call of the older name.
 #[cfg(not(target_arch = "x86_64"))]
-const OLD: &[Call] = &[];
+const OF_PROCESSOR: &[Call] = calls! {
+    Everyone Allow, "the same, where there is no `poll`":
+        SYS_ppoll;
+};
 
 /// All calls that are not simply denied. Where a call stands twice for a guest,
 /// the later answer counts.
 pub fn calls() -> impl Iterator<Item = &'static Call> {
-    CALLS.iter().chain(OLD)
+    CALLS.iter().chain(OF_PROCESSOR)
 }
