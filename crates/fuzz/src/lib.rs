@@ -18,7 +18,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     Target {
         name: "annotations",
         run: targets::annotations::run,
@@ -46,6 +46,14 @@ pub const TARGETS: [Target; 7] = [
     Target {
         name: "pods",
         run: targets::inspect::pods,
+    },
+    Target {
+        name: "traceparent",
+        run: targets::traces::fields,
+    },
+    Target {
+        name: "otel",
+        run: targets::traces::variables,
     },
 ];
 

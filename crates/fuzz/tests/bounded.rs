@@ -63,3 +63,13 @@ fn programs() {
 fn pods() {
     stands("pods");
 }
+
+#[test]
+fn the_context_of_a_trace() {
+    stands("traceparent");
+}
+
+#[test]
+fn what_an_environment_says_of_traces() {
+    stands("otel");
+}

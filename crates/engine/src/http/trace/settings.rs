@@ -1,5 +1,6 @@
 //! What the container's environment says about traces.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
@@ -268,10 +269,15 @@ fn resource(variables: &Variables<'_>, program: &str) -> Vec<(String, String)> {
         let all: Option<Vec<_>> = pairs(variable.value).collect();
         match all {
             Some(all) => {
+                // A name has one value, the last, as in other implementations.
+                let mut known = HashSet::new();
                 resource.extend(
                     all.into_iter()
+                        .rev()
+                        .filter(|(name, _)| known.insert(*name))
                         .map(|(name, value)| (name.to_owned(), value)),
                 );
+                resource.reverse();
             }
             None => variables.complain(variable, "is ignored: it is not a list of NAME=VALUE"),
         }

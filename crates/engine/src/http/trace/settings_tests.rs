@@ -243,6 +243,15 @@ fn a_service_has_the_name_that_it_is_given() {
     assert_eq!(name(with(&[attributes, ("OTEL_SERVICE_NAME", "c")])), ["c"]);
     let pod = ("k8s.pod.name".to_owned(), "p".to_owned());
     assert!(with(&[attributes]).resource.contains(&pod));
+    // Said twice, the last counts, and there is one.
+    let twice = (
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "a=1,service.name=x,a=2,service.name=y",
+    );
+    assert_eq!(name(with(&[twice])), ["y"]);
+    let resource = with(&[twice]).resource;
+    let of_a: Vec<_> = resource.iter().filter(|(name, _)| name == "a").collect();
+    assert_eq!(of_a, [&("a".to_owned(), "2".to_owned())]);
     // Of a list with a mistake nothing is believed.
     let (settings, told) = read(&[
         (ENDPOINT, PLACE),
