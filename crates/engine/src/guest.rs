@@ -55,6 +55,11 @@ impl Guest {
         store
     }
 
+    /// Takes room for the stack that its instance computes on; says whether it may.
+    pub fn take_stack(&mut self) -> bool {
+        self.limiter.take_stack()
+    }
+
     /// What its network is checked against.
     pub fn network(&self) -> &Network {
         &self.network

@@ -24,6 +24,7 @@ mod prepare;
 mod refusals;
 mod setup;
 mod signals;
+mod stacks;
 mod stdio;
 mod world;
 

@@ -1,19 +1,20 @@
 //! How much memory instances may take: the limiter of their stores.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, ThreadId};
 use std::time::Instant;
 
-use wasmtime::{ResourceLimiter, Store};
+use wasmtime::{Engine, ResourceLimiter, Store};
 use wisp_capability::{Cap, FURTHER_HOST, Limits};
 
 use crate::ledger::Ledger;
+use crate::stacks::{STACK, Stacks};
 
 /// What one element of a table takes, in bytes.
 const ELEMENT: u64 = size_of::<usize>() as u64;
@@ -43,13 +44,15 @@ pub struct Budget {
     file: Option<File>,
     /// What it said last; `u64::MAX` is no limit.
     container: AtomicU64,
-    /// Bytes of linear memories and tables, of this process and the others.
+    /// Bytes of linear memories, tables and stacks, of this process and the others.
     ledger: Ledger,
+    stacks: Stacks,
     /// Of this process's, what the process itself is taken to have.
     host: u64,
     /// Below this many used bytes, what the file said last is good enough.
     known_up_to: AtomicU64,
-    refused: Mutex<Option<Refused>>,
+    /// The last of each thread: guests fail on the thread that they were refused on.
+    refused: Mutex<HashMap<ThreadId, Refused>>,
 }
 
 /// A growth that was refused.
@@ -59,6 +62,8 @@ pub struct Refused {
     wanted: u64,
     /// Of those, the bytes that other guests of the container have.
     others: u64,
+    /// And those that are for stacks.
+    stacks: u64,
     of_instance: bool,
     cap: Cap,
     at: Instant,
@@ -80,9 +85,17 @@ impl fmt::Display for Refused {
         let kib = |bytes: u64| bytes.div_ceil(1024);
         write!(
             f,
-            "{whose} was reached: {} KiB of linear memory and tables wanted, ",
-            kib(self.wanted)
+            "{whose} was reached: {} KiB of linear memory{} wanted, ",
+            kib(self.wanted),
+            match self.stacks {
+                0 => " and tables",
+                _ => ", tables and stacks",
+            }
         )?;
+        if self.stacks > 0 {
+            let stacks = kib(self.stacks);
+            write!(f, "{stacks} KiB of which instances' stacks may take, ")?;
+        }
         if self.others > 0 {
             let others = kib(self.others);
             write!(
@@ -107,9 +120,10 @@ impl Budget {
             limits,
             file,
             ledger,
+            stacks: Stacks::default(),
             host,
             known_up_to: AtomicU64::new(LOOK_AGAIN),
-            refused: Mutex::new(None),
+            refused: Mutex::default(),
         })
     }
 
@@ -119,21 +133,29 @@ impl Budget {
             budget: self.clone(),
             used: 0,
             last: 0,
+            has_stack: false,
         }
+    }
+
+    /// Says whose instances are to have stacks that count.
+    pub fn count_stacks(&self, engine: &Engine) {
+        self.stacks.count(engine);
     }
 
     /// Bytes of linear memories and tables of all instances of this process.
     pub fn used(&self) -> u64 {
-        self.ledger.used().saturating_sub(self.host)
+        let beside = self.host.saturating_add(self.stacks.bytes());
+        self.ledger.used().saturating_sub(beside)
     }
 
-    /// Which limit was reached since `begun` and the last time that this was
-    /// asked, if one was.
+    /// Which limit was reached on this thread since `begun` and the last time that
+    /// this was asked, if one was.
     pub fn take_refusal(&self, begun: Instant) -> Option<Refused> {
-        self.refusal().take().filter(|refused| refused.at >= begun)
+        let refused = self.refusals().remove(&thread::current().id())?;
+        (refused.at >= begun).then_some(refused)
     }
 
-    fn refusal(&self) -> std::sync::MutexGuard<'_, Option<Refused>> {
+    fn refusals(&self) -> MutexGuard<'_, HashMap<ThreadId, Refused>> {
         // A whole value is written at once, whoever panicked.
         self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -167,6 +189,11 @@ impl Budget {
             self.refuse(mine, 0, true, cap);
             return false;
         }
+        self.take_in_sum(more)
+    }
+
+    /// Takes `more` bytes, whosever they are; says whether it may.
+    fn take_in_sum(&self, more: u64) -> bool {
         let mut tries = 0;
         loop {
             let others = self.ledger.others();
@@ -189,7 +216,7 @@ impl Budget {
                 self.refuse(all, now, false, cap);
                 return false;
             }
-            std::thread::yield_now();
+            thread::yield_now();
         }
     }
 
@@ -219,13 +246,23 @@ impl Budget {
     }
 
     fn refuse(&self, wanted: u64, others: u64, of_instance: bool, cap: Cap) {
-        *self.refusal() = Some(Refused {
+        let refused = Refused {
             wanted,
             others,
+            stacks: match of_instance {
+                true => 0,
+                false => self.stacks.bytes(),
+            },
             of_instance,
             cap,
             at: Instant::now(),
-        });
+        };
+        self.refusals().insert(thread::current().id(), refused);
+    }
+
+    /// Takes what as many bytes of stacks lack; says whether it may.
+    fn raise_stacks(&self, wanted: u64) -> bool {
+        self.stacks.raise(wanted, |more| self.take_in_sum(more))
     }
 
     /// Of what was taken.
@@ -248,9 +285,27 @@ pub struct Limiter {
     used: u64,
     /// The growth that was allowed last, should it fail for another reason.
     last: u64,
+    /// A stack that goes with the store counts.
+    has_stack: bool,
 }
 
 impl Limiter {
+    /// Takes room for the stack that the store's instance computes on; says
+    /// whether it may.
+    pub fn take_stack(&mut self) -> bool {
+        let stacks = &self.budget.stacks;
+        if stacks.are_reserved() {
+            return self.budget.raise_stacks(stacks.with_one_more());
+        }
+        if !self.has_stack {
+            self.has_stack = self.budget.take_in_sum(STACK);
+            if self.has_stack {
+                stacks.add();
+            }
+        }
+        self.has_stack
+    }
+
     /// Makes a store obey the limiter that its data has.
     pub fn bind<T: 'static>(
         store: &mut Store<T>,
@@ -262,7 +317,9 @@ impl Limiter {
     }
 
     fn grow(&mut self, more: u64) -> bool {
-        let allowed = self.budget.take(self.used, more);
+        // An instance of 0.3 can have come to more stacks than it began with.
+        let budget = &self.budget;
+        let allowed = budget.raise_stacks(budget.stacks.in_use()) && budget.take(self.used, more);
         self.last = if allowed { more } else { 0 };
         self.used += self.last;
         allowed
@@ -330,6 +387,10 @@ impl ResourceLimiter for Limiter {
 impl Drop for Limiter {
     fn drop(&mut self) {
         self.budget.give_back(self.used);
+        if self.has_stack {
+            self.budget.give_back(STACK);
+            self.budget.stacks.remove();
+        }
     }
 }
 

@@ -56,6 +56,24 @@ fn instances_share_what_the_container_leaves_and_give_it_back() {
 }
 
 #[test]
+fn who_is_refused_is_told_whoever_else_is() {
+    let budget = budget(Some(32 << 20), None, None);
+    let begun = Instant::now();
+    let refused = || {
+        assert!(!grows(&mut budget.limiter(), 0, 27));
+    };
+    std::thread::scope(|scope| {
+        refused();
+        let other = scope.spawn(|| {
+            refused();
+            budget.take_refusal(begun).is_some()
+        });
+        assert!(other.join().expect("joined"));
+        assert!(budget.take_refusal(begun).is_some());
+    });
+}
+
+#[test]
 fn one_instance_has_a_limit_of_its_own() {
     let budget = budget(None, Some(2 << 20), None);
     let begun = Instant::now();
@@ -173,4 +191,87 @@ fn a_limit_that_changes_while_the_guest_runs_is_seen() {
     assert!(!grows(&mut lowered.limiter(), 0, 100));
     let nonsense = budget(Some(32 << 20), None, Some(file("")));
     assert!(!grows(&mut nonsense.limiter(), 0, 100));
+}
+
+/// As many as are in use, and none before.
+struct InUse(Arc<AtomicU64>);
+
+impl crate::stacks::Pool for InUse {
+    fn in_use(&self) -> u64 {
+        self.0.load(SeqCst)
+    }
+
+    fn used_before(&self) -> u64 {
+        0
+    }
+}
+
+#[test]
+fn stacks_of_a_pool_are_in_the_sum_for_ever() {
+    let budget = budget(Some(32 << 20), Some(1 << 20), None);
+    let in_use = Arc::new(AtomicU64::new(0));
+    budget.stacks.count_in(Box::new(InUse(in_use.clone())));
+    let begun = Instant::now();
+    let mut held = Vec::new();
+    loop {
+        let mut limiter = budget.limiter();
+        if !limiter.take_stack() || !grows(&mut limiter, 0, 1) {
+            break;
+        }
+        in_use.fetch_add(1, SeqCst);
+        held.push(limiter);
+    }
+    // The first one's is in what the process has; an instance's own bound is not
+    // about stacks.
+    let each = (1 << 20) + STACK;
+    let count = held.len() as u64;
+    assert_eq!(count, ((26 << 20) + STACK) / each);
+    let refused = budget.take_refusal(begun).expect("refused");
+    assert!(refused.may_pass());
+    let told = refused.to_string();
+    let stacks = format!(
+        "{} KiB of which instances' stacks",
+        (count - 1) * STACK >> 10
+    );
+    assert!(told.contains(&stacks), "{told}");
+    assert_eq!(budget.used(), count << 20);
+    // What they have written is still there.
+    held.clear();
+    in_use.store(0, SeqCst);
+    assert_eq!(budget.used(), 0);
+    let left = (26 << 20) - (count - 1) * STACK;
+    assert!(!budget.take_in_sum(left + 1));
+    assert!(budget.take_in_sum(left));
+}
+
+#[test]
+fn stacks_that_an_instance_comes_to_later_are_seen_when_it_grows() {
+    let budget = budget(Some(32 << 20), None, None);
+    let in_use = Arc::new(AtomicU64::new(1));
+    budget.stacks.count_in(Box::new(InUse(in_use.clone())));
+    let mut limiter = budget.limiter();
+    assert!(grows(&mut limiter, 0, 1));
+    assert_eq!(budget.stacks.bytes(), 0);
+    in_use.store(3, SeqCst);
+    assert!(grows(&mut limiter, 1, 2));
+    assert_eq!(budget.stacks.bytes(), 2 * STACK);
+    in_use.store(1000, SeqCst);
+    assert!(!grows(&mut limiter, 2, 3));
+    drop(limiter);
+    assert_eq!((budget.used(), budget.stacks.bytes()), (0, 2 * STACK));
+}
+
+#[test]
+fn a_stack_that_is_not_reserved_goes_with_its_instance() {
+    let budget = budget(Some(6 << 20), None, None);
+    // 6 MiB leave a bit more than a half to two.
+    let (mut one, mut two) = (budget.limiter(), budget.limiter());
+    assert!(one.take_stack() && one.take_stack());
+    assert!(two.take_stack());
+    assert_eq!(budget.used(), 0);
+    assert!(!budget.limiter().take_stack());
+    drop(one);
+    assert!(budget.limiter().take_stack());
+    drop(two);
+    assert_eq!((budget.ledger.used(), budget.stacks.bytes()), (0, 0));
 }

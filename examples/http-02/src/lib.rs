@@ -46,6 +46,7 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
                 }
                 Err(_) => answer.text(400, "give ms, a number of milliseconds\n"),
             },
+            "/deep" => answer.text(200, &deep(query)),
             "/trap" => trap_here(),
             "/spin" => loop {
                 std::hint::black_box(path);
@@ -57,6 +58,23 @@ impl wasip2::exports::http::incoming_handler::Guest for Server {
             eprintln!("{path}: {e}");
         }
     }
+}
+
+/// Waits at the end of so many calls.
+fn deep(query: &str) -> String {
+    let number = |name| parameter(query, name).parse().unwrap_or(0);
+    format!("{}\n", descend(number("levels"), number("ms")))
+}
+
+/// Nothing that a compiler could make a loop of.
+#[inline(never)]
+fn descend(levels: u64, ms: u64) -> u64 {
+    if levels == 0 {
+        std::thread::sleep(std::time::Duration::from_millis(ms));
+        return ms;
+    }
+    let below = descend(levels - 1, ms);
+    below.rotate_left((levels & 7) as u32) ^ levels
 }
 
 #[inline(never)]

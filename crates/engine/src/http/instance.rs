@@ -51,6 +51,7 @@ impl Maker {
         surroundings: Surroundings,
         metrics: Arc<Metrics>,
     ) -> Self {
+        surroundings.budget.count_stacks(&engine);
         Self {
             engine,
             handler,
@@ -69,6 +70,9 @@ impl Maker {
     pub async fn make(&self) -> wasmtime::Result<Instance> {
         let begun = Instant::now();
         let mut store = Guest::store(&self.engine, &self.surroundings);
+        if !store.data_mut().take_stack() {
+            wasmtime::bail!("there is no memory for its stack");
+        }
         store.set_epoch_deadline(1);
         store.epoch_deadline_async_yield_and_update(1);
         let exports = match &self.handler {

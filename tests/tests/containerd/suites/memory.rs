@@ -40,6 +40,10 @@ pub fn cases() -> Vec<Case> {
                 no_room,
             ),
             (
+                "stacks of a server's instances are in its memory, and nothing is killed",
+                stacks,
+            ),
+            (
                 "the guests of a container share its memory, and nothing is killed",
                 together,
             ),
@@ -214,6 +218,58 @@ fn no_room(test: &Test<'_>) -> Result<()> {
         }
         let told = running.end_by(Signal::SIGTERM)?.err();
         ensure!(told.contains(key), "{told}");
+    }
+    Ok(())
+}
+
+/// How many calls a guest's stack has room for: the most of these that did not trap.
+fn deepest(port: u16) -> Result<u64> {
+    let mut levels = 1000;
+    while http::get(port, &format!("/deep?levels={}&ms=0", levels * 5 / 4))?.status == 200 {
+        levels = levels * 5 / 4;
+        ensure!(levels < 1_000_000, "{levels} calls deep");
+    }
+    Ok(levels)
+}
+
+fn stacks(test: &Test<'_>) -> Result<()> {
+    for guest in ["http-02", "http-03"] {
+        let image = test.image(guest)?;
+        let port = http::free_port()?;
+        let events = Events::subscribe(test.node, test.namespace())?;
+        let running = limited(test, &image, 32 * MIB)
+            .net_host()
+            .annotation("io.wisp.http.listen", &format!("127.0.0.1:{port}"))
+            .start()?;
+        let path = format!("/deep?levels={}&ms=2000", deepest(port)?);
+        for _ in 0..2 {
+            let open: Result<Vec<_>> = (0..60)
+                .map(|_| http::request(port, "GET", &path, b""))
+                .collect();
+            let statuses: Result<Vec<_>> = open?
+                .into_iter()
+                .map(|stream| http::finish(stream).map(|response| response.status))
+                .collect();
+            let statuses = statuses?;
+            let count = |status| statuses.iter().filter(|is| **is == status).count();
+            // Each has more than a MiB, and its stack: of 26 MiB more than 10 have
+            // what they need, and 20 do not.
+            let (served, refused) = (count(200), count(503));
+            ensure!((11..20).contains(&served), "{guest}: {statuses:?}");
+            ensure!(served + refused == 60, "{guest}: {statuses:?}");
+        }
+        ensure!(http::get(port, "/")?.status == 200);
+        let id = running.id.clone();
+        let ended = running.end_by(Signal::SIGTERM)?;
+        ensure!(ended.code == 0, "{guest}: {ended:?}");
+        let told = ended.err();
+        ensure!(told.contains("KiB of which instances' stacks"), "{told}");
+        ensure!(told.contains("memory limit of 32 MiB"), "{told}");
+        let seen = events.until_deleted(&id)?;
+        ensure!(
+            seen.iter().all(|event| event.topic != "/tasks/oom"),
+            "{guest}: {seen:#?}"
+        );
     }
     Ok(())
 }
