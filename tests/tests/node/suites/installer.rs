@@ -278,6 +278,7 @@ fn fails(subject: &Subject<'_>) -> Result<()> {
     let before = files()?;
     let installer = Installer::new(subject, &cluster)?;
     let container = installer.start(0, None)?;
+    let pid = container.pid()?;
     installer.until(&container, "the event", || {
         cluster.events("WispNotInstalled").first().cloned()
     })?;
@@ -290,8 +291,9 @@ fn fails(subject: &Subject<'_>) -> Result<()> {
     );
     ensure!(cluster.label(READY).is_none(), "it is not ready");
     // It would try again.
-    terminate(container.pid()?)?;
+    terminate(pid)?;
     installer.ended(&container)?;
+    subject.reconnect()?;
     same(&before, &files()?)?;
     subject.unit()?.invocation()?;
     drop(settings);
