@@ -66,12 +66,14 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
     }
     let flags = parse(rest)?;
     if flags.version {
-        println!(
+        // In one piece: who reads it may stop with the first.
+        let versions = format!(
             "containerd-shim-wisp-v1:\n  Runtime: {RUNTIME}\n  Version: {}\n  \
-             Wasmtime: {WASMTIME_VERSION}\n  AOT key: {}",
+             Wasmtime: {WASMTIME_VERSION}\n  AOT key: {}\n",
             env!("CARGO_PKG_VERSION"),
             Key::here()
         );
+        print!("{versions}");
         return Ok(ExitCode::SUCCESS);
     }
     if flags.info {
