@@ -3,6 +3,7 @@
 use crate::http::cases::{Case, cases};
 use crate::measure::http::names::{
     PERCENTILES, idle_pss, instance, latency, loaded_pss, open, rate, soak_growth, soak_pss,
+    together_pss,
 };
 use crate::report::{line, number, ordered};
 use crate::results::Results;
@@ -33,8 +34,10 @@ connection free waits, and its latency counts from when it was due, so a server 
 stalls is seen to stall (coordinated omission).";
 
 const MEMORY: &str = "\
-PSS of the process that serves, two seconds after its first answer, and two seconds
-after the load of all rows with one core. The daemon of a container is not in it.";
+PSS of the process that serves, two seconds after its first answer, alone and as one of 20,
+and two seconds after the load of all rows with one core. The daemon of a container is not in
+it. Most of what one weighs alone are pages of its program's file, which the kernel maps in
+large pieces, and which all containers of a node share.";
 
 const INSTANCE: &str = "\
 The time of a request that has a fresh instance less that of one whose instance is reused,
@@ -124,12 +127,14 @@ pub fn tables(results: &Results) -> Option<String> {
             ),
         );
     }
-    let rows = of_all(results, |case| vec![idle_pss(case), loaded_pss(case)]);
+    let rows = of_all(results, |case| {
+        vec![idle_pss(case), together_pss(case), loaded_pss(case)]
+    });
     if !rows.is_empty() {
         line(
             &mut text,
             format_args!(
-                "### Memory\n\n{MEMORY}\n\n{}| MiB | contestant | idle | after load |\n|---|---|--:|--:|\n{rows}",
+                "### Memory\n\n{MEMORY}\n\n{}| MiB | contestant | idle | each of 20 idle | after load |\n|---|---|--:|--:|--:|\n{rows}",
                 image(&charts()[2])
             ),
         );
@@ -303,7 +308,7 @@ mod tests {
             "|  |  | wasmtime | – | – | – | – | – |  |",
             "|  |  | runwasi | 20000 | 0 % | – | – | – | 1.50 |",
             "| hello, 0.2, fresh | wisp | 0.500 | – | – |",
-            "| hello, 0.2, fresh | wisp | 3.50 | – |",
+            "| hello, 0.2, fresh | wisp | 3.50 | – | – |",
             "| 0.2 | wisp | 18.0 |",
             "| hello, 0.2, fresh | 5.00 | – |",
         ] {

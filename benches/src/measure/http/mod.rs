@@ -3,6 +3,7 @@
 pub mod names;
 mod run;
 mod soak;
+mod together;
 
 use crate::bench::turned;
 use crate::contestants::{Contestant, Form, Programs};
@@ -101,6 +102,7 @@ impl Http<'_> {
                 );
             }
             if *count == 1 {
+                self.together(&servers, &place, results);
                 self.soak(&servers, &place, results);
             }
         }

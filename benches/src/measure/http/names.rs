@@ -22,6 +22,14 @@ pub fn idle_pss(case: &str) -> String {
     format!("http-{case}-idle-pss")
 }
 
+/// How many servers of a kind are weighed together.
+pub const TOGETHER: usize = 20;
+
+/// The same of [`TOGETHER`] servers, each.
+pub fn together_pss(case: &str) -> String {
+    format!("http-{case}-idle-{TOGETHER}-pss")
+}
+
 /// The same after the load.
 pub fn loaded_pss(case: &str) -> String {
     format!("http-{case}-loaded-pss")
