@@ -20,6 +20,7 @@ use anyhow::Context;
 use clap::{Parser, Subcommand};
 use wisp_aot::Compiler;
 use wisp_config::Config;
+use wisp_copy as _;
 use wisp_heap::Heap;
 
 #[global_allocator]

@@ -23,6 +23,7 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use containerd_shim::Flags;
 use wisp_aot::{Key, WASMTIME_VERSION};
+use wisp_copy as _;
 use wisp_heap::Heap;
 
 /// The name containerd knows the runtime by.
