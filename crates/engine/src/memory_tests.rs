@@ -231,7 +231,7 @@ fn stacks_of_a_pool_are_in_the_sum_for_ever() {
     let told = refused.to_string();
     let stacks = format!(
         "{} KiB of which instances' stacks",
-        (count - 1) * STACK >> 10
+        ((count - 1) * STACK) >> 10
     );
     assert!(told.contains(&stacks), "{told}");
     assert_eq!(budget.used(), count << 20);
