@@ -172,7 +172,7 @@ if [ -d "$out/x86_64" ]; then
     # may not.
     say "x86_64: containerd's suites about life, guests and what they may not"
     tests/get-containerd-2.1.sh || [ -z "${CI:-}" ]
-    for suite in lifecycle: commands: endings: files: network: http: hostile; do
+    for suite in lifecycle: commands: endings: files: network: http hostile; do
         WISP_TESTS_BINARIES=$out/x86_64 \
             cargo test --release --locked -p wisp-tests --test containerd -- "$suite"
     done

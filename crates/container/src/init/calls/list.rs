@@ -139,11 +139,12 @@ const LOCAL_PAIR: Answer = If(&[&[Check::Is(0, bits(libc::AF_UNIX))]]);
 /// To nobody but the other end.
 const TO_PEER: Answer = If(&[&[Check::Null(4)]]);
 
-/// Open for reading, which some libraries call by its oldest name.
+/// Open for reading, which some libraries call by its oldest name. `O_ACCMODE` would
+/// not do: musl has `O_PATH` in it.
 #[cfg(target_arch = "x86_64")]
 const READ_ONLY: Answer = If(&[&[Check::Bits(
     1,
-    bits(libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC),
+    bits(libc::O_WRONLY | libc::O_RDWR | libc::O_CREAT | libc::O_TRUNC),
     0,
 )]]);
 
