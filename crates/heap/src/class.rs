@@ -11,7 +11,7 @@ const FINE_CLASSES: usize = FINE / ALIGN;
 
 /// From there to the largest, this many for each doubling.
 const PER_DOUBLING: usize = 4;
-const LARGEST: usize = 32 << 10;
+const LARGEST: usize = 128 << 10;
 
 /// How many classes there are.
 pub const CLASSES: usize = FINE_CLASSES + PER_DOUBLING * (LARGEST.ilog2() - FINE.ilog2()) as usize;
@@ -53,7 +53,7 @@ impl Class {
     /// What the C library is asked for.
     #[inline]
     pub fn layout(self) -> Layout {
-        // SAFETY: 16 is a power of two, and the size at most 32 KiB.
+        // SAFETY: 16 is a power of two, and the size at most 128 KiB.
         unsafe { Layout::from_size_align_unchecked(self.size, ALIGN) }
     }
 

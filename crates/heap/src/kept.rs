@@ -7,8 +7,12 @@ use crate::class::{CLASSES, Class};
 /// The most pieces of one class.
 const PIECES: usize = 32;
 
-/// The most bytes of one class: fewer pieces of those that are large.
+/// The most bytes of one class: fewer pieces of those that are large, but [`FEW`].
 const BYTES: usize = 16 << 10;
+
+/// As many at least: parts of bodies are large, and several are under way. musl has
+/// the kernel map each of them anew.
+const FEW: usize = 2;
 
 /// Pieces that were given back, of each class those that came last.
 pub struct Kept([Pieces; CLASSES]);
@@ -41,7 +45,7 @@ impl Kept {
     /// Keeps a piece, if there is room for it.
     #[inline]
     pub fn put(&mut self, class: Class, piece: *mut u8) -> Option<()> {
-        let most = (BYTES / class.size()).clamp(1, PIECES);
+        let most = (BYTES / class.size()).clamp(FEW, PIECES);
         let Pieces { count, pieces } = &mut self.0[class.number];
         if *count >= most {
             return None;
@@ -62,7 +66,7 @@ mod tests {
         let class = |size| Class::of(Layout::from_size_align(size, 1).expect("layout"));
         let mut kept = Kept::default();
         let mut all = 0;
-        for size in [1, 512, 513, 4096, 16 << 10, 32 << 10] {
+        for size in [1, 512, 513, 4096, 16 << 10, 128 << 10] {
             let class = class(size).expect("class");
             let mut count = 0;
             while kept
@@ -71,14 +75,14 @@ mod tests {
             {
                 count += 1;
             }
-            assert!((1..=PIECES).contains(&count));
-            assert!(count == 1 || count * class.size() <= BYTES);
+            assert!((FEW..=PIECES).contains(&count));
+            assert!(count == FEW || count * class.size() <= BYTES);
             for number in (1..=count).rev() {
                 assert_eq!(kept.take(class).map(|piece| piece.addr()), Some(number));
             }
             assert_eq!(kept.take(class), None);
             all += count;
         }
-        assert_eq!(all, 32 + 32 + 25 + 4 + 1 + 1);
+        assert_eq!(all, 32 + 32 + 25 + 4 + 2 + 2);
     }
 }

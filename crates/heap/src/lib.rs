@@ -29,7 +29,7 @@ thread_local! {
 
 /// Has the calling thread keep what it gives back, for as long as it lives; what it
 /// has kept by its end is lost, so it is for threads that live as long as their
-/// process. At most 700 KiB. Does nothing where [`Heap`] is not the allocator.
+/// process. At most 2.1 MiB. Does nothing where [`Heap`] is not the allocator.
 pub fn keep() {
     if KEPT.get().is_null() {
         KEPT.set(Box::into_raw(Box::default()));

@@ -5,7 +5,7 @@ use std::thread;
 #[global_allocator]
 static HEAP: Heap = Heap;
 
-/// Sizes from 1 to 100,000, the small ones more often; always the same ones.
+/// Sizes from 1 to 300,000, the small ones more often; always the same ones.
 fn sizes(seed: u64) -> impl Iterator<Item = usize> {
     let mut state = seed;
     std::iter::repeat_with(move || {
@@ -13,7 +13,7 @@ fn sizes(seed: u64) -> impl Iterator<Item = usize> {
             .wrapping_mul(6_364_136_223_846_793_005)
             .wrapping_add(1_442_695_040_888_963_407);
         let random = (state >> 33) as usize;
-        1 + random % [40, 300, 2_000, 40_000, 100_000][(state >> 29) as usize % 5]
+        1 + random % [40, 300, 2_000, 70_000, 300_000][(state >> 29) as usize % 5]
     })
 }
 
