@@ -85,8 +85,8 @@ pub unsafe fn copy(to: *mut u8, from: *const u8, count: usize) {
                 store(to, count - 2 * V, end[0]);
                 store(to, count - V, end[1]);
             }
-            // What begins elsewhere than within these bytes can be written in order.
-            LONG.. if (to as usize).wrapping_sub(from as usize) >= count => {
+            // Where they overlap it goes byte by byte.
+            LONG.. if (to as usize).abs_diff(from as usize) >= count => {
                 asm!(
                     "rep movsb",
                     inout("rcx") count => _,

@@ -2,7 +2,7 @@
 //! serve requests keep what they have just given back.
 //!
 //! musl's allocator, which released programs have, is made to be small and hard to
-//! attack, not fast: it takes a lock and some hundred nanoseconds for each piece.
+//! attack, not fast: it takes a lock and about a hundred nanoseconds for each piece.
 //! An instance of a component is a hundred pieces that come and go with each
 //! request. Who calls [`keep`] has them at hand in a few nanoseconds; everybody
 //! else, such as daemons and commands, which allocate once and want to be small,

@@ -62,6 +62,7 @@ pub fn keep(arguments: &[String]) -> Outcome {
 fn sync_data(file: &fs::File) -> io::Result<()> {
     /// Of WASI's C library.
     const WILL_NEED: c_int = 3;
+    // SAFETY: as WASI's C library declares them.
     unsafe extern "C" {
         fn fdatasync(file: c_int) -> c_int;
         fn posix_fadvise(file: c_int, offset: i64, length: i64, advice: c_int) -> c_int;

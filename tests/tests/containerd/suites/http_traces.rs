@@ -228,6 +228,29 @@ fn steps(test: &Test<'_>) -> Result<()> {
     Ok(())
 }
 
+/// A server that may ask `upstream` and tells `collector` at once, its port, and
+/// where the other one is.
+fn serve_between<'t, 'n>(
+    test: &'t Test<'n>,
+    guest: &str,
+    collector: &Collector,
+    upstream: &Upstream,
+    instances: &[(&str, &str)],
+) -> Result<(Running<'t, 'n>, u16, String)> {
+    let (place, next) = (
+        collector.place(),
+        format!("http://127.0.0.1:{}", upstream.port),
+    );
+    let (running, port, _) = serve_from(
+        test,
+        guest,
+        &format!("{place}, {next}"),
+        &[(ENDPOINT, &*place), AT_ONCE],
+        instances,
+    )?;
+    Ok((running, port, next))
+}
+
 /// The trace of a client, by a number.
 fn trace(number: u8) -> String {
     format!("{number:02}{}", &TRACE[2..])
@@ -240,15 +263,11 @@ fn of_trace<'s>(spans: &'s [Span], trace: &'s str) -> impl Iterator<Item = &'s S
 fn again(test: &Test<'_>) -> Result<()> {
     for guest in GUESTS {
         let (collector, upstream) = (Collector::start()?, Upstream::plain()?);
-        let (place, next) = (
-            collector.place(),
-            format!("http://127.0.0.1:{}", upstream.port),
-        );
-        let (running, port, _) = serve_from(
+        let (running, port, next) = serve_between(
             test,
             guest,
-            &format!("{place}, {next}"),
-            &[(ENDPOINT, &*place), AT_ONCE],
+            &collector,
+            &upstream,
             &[("io.wisp.http.reuse", "10")],
         )?;
         for number in [1, 2] {
@@ -279,15 +298,11 @@ fn again(test: &Test<'_>) -> Result<()> {
 fn shared(test: &Test<'_>) -> Result<()> {
     const AT_ONCE_THERE: u8 = 4;
     let (collector, upstream) = (Collector::start()?, Upstream::plain()?);
-    let (place, next) = (
-        collector.place(),
-        format!("http://127.0.0.1:{}", upstream.port),
-    );
-    let (running, port, _) = serve_from(
+    let (running, port, next) = serve_between(
         test,
         "http-03",
-        &format!("{place}, {next}"),
-        &[(ENDPOINT, &*place), AT_ONCE],
+        &collector,
+        &upstream,
         &[
             ("io.wisp.http.reuse", "100"),
             ("io.wisp.http.concurrency", "4"),

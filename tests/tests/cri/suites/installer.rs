@@ -6,15 +6,13 @@ use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use wisp_tests::cluster::{Cluster, NODE};
 use wisp_tests::cri::{Node, Test};
 use wisp_tests::images::Images;
-use wisp_tests::{command, paths, processes, wait};
+use wisp_tests::{command, http, paths, processes, wait};
 
 /// How long one installation may take, restarts and a first compilation included.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -139,14 +137,8 @@ impl Installer {
             .rev()
             .find_map(|line| line.strip_prefix("listening on "))
             .context("it does not listen")?;
-        let mut stream = TcpStream::connect(address)?;
-        stream.set_read_timeout(Some(wait::here(PATIENCE)))?;
-        write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-        let code = head.split(' ').nth(1).context("no status")?.parse()?;
-        Ok((code, body.to_owned()))
+        let response = http::get_from(address.parse()?, path)?;
+        Ok((response.status, response.text()))
     }
 
     fn terminate(&self) -> Result<()> {

@@ -9,13 +9,11 @@ use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::TcpStream;
 use std::path::Path;
 use wisp_tests::cluster::{Cluster, NODE};
 use wisp_tests::cri::api::{ContainerState, ContainerStatus, MountPropagation, NamespaceMode};
 use wisp_tests::cri::{Container, Pod};
-use wisp_tests::{processes, wait};
+use wisp_tests::{http, processes, wait};
 
 const READY: &str = "wisp.io/ready";
 const STATUS: &str = "wisp.io/status";
@@ -140,14 +138,8 @@ impl<'s> Installer<'s> {
 
 /// What it answers to GET: the status and the body.
 fn get(path: &str) -> Result<(u16, String)> {
-    let mut stream = TcpStream::connect(LISTEN)?;
-    stream.set_read_timeout(Some(wait::here(PATIENCE)))?;
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: x\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no answer")?;
-    let code = head.split(' ').nth(1).context("no status")?.parse()?;
-    Ok((code, body.to_owned()))
+    let response = http::get_from(LISTEN.parse()?, path)?;
+    Ok((response.status, response.text()))
 }
 
 /// As kubelet has a container asked to end, also while containerd is away.
