@@ -121,6 +121,14 @@ pub fn tree(arguments: &[String]) -> Outcome {
     Ok(())
 }
 
+/// Prints where a symbolic link leads.
+pub fn link(arguments: &[String]) -> Outcome {
+    let path = argument(arguments, 0, "a path")?;
+    let target = fs::read_link(path).map_err(|e| format!("{path}: {e}"))?;
+    println!("{}", target.display());
+    Ok(())
+}
+
 /// Creates one directory.
 pub fn mkdir(arguments: &[String]) -> Outcome {
     let path = argument(arguments, 0, "a path")?;

@@ -92,6 +92,11 @@ const SUBCOMMANDS: &[Subcommand] = &[
         run: files::tree,
     },
     Subcommand {
+        name: "link",
+        arguments: "path",
+        run: files::link,
+    },
+    Subcommand {
         name: "mkdir",
         arguments: "path",
         run: files::mkdir,

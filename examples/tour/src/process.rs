@@ -2,7 +2,9 @@
 
 use crate::{Outcome, argument, number};
 use std::collections::BTreeMap;
+use std::ffi::{c_int, c_long};
 use std::fmt::Write;
+use std::io;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// Prints each argument after the subcommand on a line of its own.
@@ -34,8 +36,9 @@ pub fn cwd(_: &[String]) -> Outcome {
     Ok(())
 }
 
-/// Prints the wall clock in seconds since 1970 and the nanoseconds of some moments,
-/// and proves that the monotonic clock advances by sleeping 10 ms.
+/// Prints the wall clock in seconds since 1970, the nanoseconds of some moments and
+/// both clocks' resolutions, and proves that the monotonic clock advances by sleeping
+/// 10 ms.
 pub fn clocks(_: &[String]) -> Outcome {
     let wall = SystemTime::now()
         .duration_since(UNIX_EPOCH)
@@ -55,8 +58,42 @@ pub fn clocks(_: &[String]) -> Outcome {
         write!(moments, " {}", wall.subsec_nanos()).map_err(|e| e.to_string())?;
     }
     println!("{moments}");
+    let [wall, monotonic] = resolutions().map_err(|e| e.to_string())?;
+    println!("resolutions {} {}", wall.as_nanos(), monotonic.as_nanos());
     println!("monotonic advances");
     Ok(())
+}
+
+/// What Rust's standard library does not ask for: how fine the wall clock and the
+/// monotonic one are.
+fn resolutions() -> io::Result<[Duration; 2]> {
+    /// Of WASI's C library, as long as an address has 32 bits.
+    #[repr(C)]
+    #[derive(Default)]
+    struct Timespec {
+        seconds: i64,
+        nanoseconds: c_long,
+    }
+    // SAFETY: as WASI's C library declares them; its clocks are addresses.
+    unsafe extern "C" {
+        static _CLOCK_REALTIME: u8;
+        static _CLOCK_MONOTONIC: u8;
+        fn clock_getres(clock: *const u8, resolution: *mut Timespec) -> c_int;
+    }
+    let resolution = |clock| {
+        let mut found = Timespec::default();
+        // SAFETY: a clock of the library's, and a place for its answer.
+        if unsafe { clock_getres(clock, &raw mut found) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let seconds = u64::try_from(found.seconds).map_err(io::Error::other)?;
+        let nanoseconds = u32::try_from(found.nanoseconds).map_err(io::Error::other)?;
+        Ok(Duration::new(seconds, nanoseconds))
+    };
+    Ok([
+        resolution(&raw const _CLOCK_REALTIME)?,
+        resolution(&raw const _CLOCK_MONOTONIC)?,
+    ])
 }
 
 /// Prints random bytes in hex.

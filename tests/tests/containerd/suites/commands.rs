@@ -158,6 +158,16 @@ fn clocks_and_random(test: &Test<'_>) -> Result<()> {
             (before..=after).contains(&wall),
             "{wall} is not in {before}..={after}"
         );
+        let mut resolutions = out
+            .lines()
+            .find_map(|line| line.strip_prefix("resolutions "))
+            .context("no resolutions")?
+            .split(' ')
+            .map(str::parse::<u64>);
+        ensure!(
+            resolutions.all(|resolution| resolution.is_ok_and(|nanoseconds| nanoseconds > 0)),
+            "{out}"
+        );
 
         let first = test.run(&image).args(&["random", "16"]).ctr()?;
         let second = test.run(&image).args(&["random", "16"]).ctr()?;

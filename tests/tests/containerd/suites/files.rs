@@ -250,6 +250,9 @@ fn links(test: &Test<'_>) -> Result<()> {
                 "{guest} {path}: {ended:?}"
             );
         }
+        let up = works(test.run(&image).args(&["link", "/up"]))?;
+        ensure!(up == "..\n", "{guest}: {up}");
+        fails(test.run(&image).args(&["link", "/etc/passwd"]))?;
         fails(test.run(&image).args(&["read", "/shadow"]))?;
         fails(test.run(&image).args(&["read", "/../../../../etc/shadow"]))?;
     }

@@ -257,22 +257,28 @@ fn seeded(test: &Test<'_>) -> Result<()> {
 fn coarse(test: &Test<'_>) -> Result<()> {
     for guest in ["tour", "tour-module"] {
         let image = test.image(guest)?;
-        let moments = |clocks: &str| -> Result<Vec<u64>> {
+        let clocks = |clocks: &str| -> Result<[Vec<u64>; 2]> {
             let run = test.run(&image).annotation("io.wisp.clocks", clocks);
             let told = works(run.args(&["clocks"]))?;
             ensure!(told.contains("monotonic advances"), "{told}");
-            let line = told.lines().find_map(|line| line.strip_prefix("moments "));
-            let moments = line.context("no moments")?.split(' ');
-            Ok(moments.map(str::parse).collect::<Result<_, _>>()?)
+            let numbers = |name: &str| -> Result<Vec<u64>> {
+                let line = told.lines().find_map(|line| line.strip_prefix(name));
+                let numbers = line.with_context(|| format!("no{name}"))?;
+                Ok(numbers
+                    .split_whitespace()
+                    .map(str::parse)
+                    .collect::<Result<_, _>>()?)
+            };
+            Ok([numbers("moments")?, numbers("resolutions")?])
         };
         let whole = |moment: &u64| moment.is_multiple_of(1_000_000);
-        let told = moments("coarse")?;
+        let [told, resolutions] = clocks("coarse")?;
         ensure!(told.len() == 20 && told.iter().all(whole), "{told:?}");
+        ensure!(resolutions == [1_000_000; 2], "{guest}: {resolutions:?}");
         // One in a million would be, of each.
-        ensure!(
-            !moments("exact")?.iter().all(whole),
-            "{guest}: coarse unasked"
-        );
+        let [told, resolutions] = clocks("exact")?;
+        ensure!(!told.iter().all(whole), "{guest}: coarse unasked");
+        ensure!(resolutions != [1_000_000; 2], "{guest}: {resolutions:?}");
     }
     Ok(())
 }
