@@ -43,8 +43,8 @@ pub struct Http {
     pub open: Duration,
     /// How many requests show that memory stays what it is.
     pub soak: u64,
-    /// Whether all cases are measured with all these processors, and memory and
-    /// open loops in all cases and rounds.
+    /// Whether all cases are measured with all these processors, memory in all
+    /// rounds, and memory and open loops in all cases.
     pub thorough: bool,
 }
 
@@ -66,7 +66,7 @@ impl Plan {
             ],
             later_starts: 5,
             http: Http {
-                rounds: 2,
+                rounds: 3,
                 connections: vec![1, 32, 256],
                 cores: vec![1, 2],
                 warm_up: Duration::from_millis(200),

@@ -31,7 +31,9 @@ const OPEN: &str = "\
 The same requests at 70 % of what the server did with 32 connections and one core, at
 random times that do not depend on the server (an open loop). A request that finds no
 connection free waits, and its latency counts from when it was due, so a server that
-stalls is seen to stall (coordinated omission).";
+stalls is seen to stall (coordinated omission). The row of hyper in the first case is the
+native server at the times at which wisp is asked there: what is in it, the machine and the
+client do.";
 
 const MEMORY: &str = "\
 PSS of the process that serves, two seconds after its first answer, alone and as one of 20,

@@ -103,6 +103,11 @@ pub fn upstream(cores: &Cores, dir: &Path) -> Result<Running<'static>> {
 }
 
 impl Server {
+    /// Whether it serves without Wasm.
+    pub fn is_native(&self) -> bool {
+        matches!(self.kind, Kind::Native(_))
+    }
+
     /// Whether it can do this, and has something to say by it.
     pub fn does(&self, case: &Case) -> bool {
         let fresh = case.interface == Interface::P2 && case.instances == Instances::Fresh;

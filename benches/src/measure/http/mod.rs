@@ -8,6 +8,7 @@ mod together;
 use crate::bench::turned;
 use crate::contestants::{Contestant, Form, Programs};
 use crate::http::cases::{CONNECTIONS, Case, REUSE, cases};
+use crate::http::connection::Exchange;
 use crate::http::containers::Containers;
 use crate::http::cores::Cores;
 use crate::http::servers::{self, Place, Server};
@@ -20,6 +21,9 @@ use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::path::Path;
 use wisp_tests::Version;
+
+/// The case whose latencies are promised.
+const FLOOR: &str = "hello-02-fresh";
 
 /// What to measure, and with what.
 #[derive(Debug)]
@@ -151,6 +155,36 @@ impl Http<'_> {
                     run.failed(results);
                 }
             }
+            self.floor(case, &exchange, servers, place, results);
+        }
+    }
+
+    /// What the machine itself does to latencies: the native server's, asked when
+    /// wisp is.
+    fn floor(
+        &self,
+        case: &Case,
+        exchange: &Exchange,
+        servers: &[Server],
+        place: &Place<'_>,
+        results: &mut Results,
+    ) {
+        let native = servers.iter().find(|server| server.is_native());
+        let (FLOOR, 1, Some(server)) = (case.name, place.cores.server.len(), native) else {
+            return;
+        };
+        let run = Run {
+            case,
+            exchange,
+            server,
+            cores: place.cores,
+            plan: self.plan,
+        };
+        let done = server
+            .start(case, exchange, place)
+            .and_then(|running| run.open(&running, "wisp", results));
+        if let Err(error) = done {
+            println!("    {}, {}: {error:#}", case.title, server.name);
         }
     }
 }

@@ -45,9 +45,9 @@ impl Run<'_> {
         let (case, name) = (self.case.name, self.server.name);
         let processors = self.cores.server.len();
         // Memory and honest latencies are those of one processor.
-        let is_first = round == 0 && self.case.is_hello();
-        let also = processors == 1 && (is_first || self.plan.thorough);
-        if also {
+        let paced = processors == 1 && (self.case.is_hello() || self.plan.thorough);
+        let weighed = paced && (round == 0 || self.plan.thorough);
+        if weighed {
             sleep(SETTLE);
             let memory = Memory::of(running.pid()).context("the server has ended")?;
             results.add(&idle_pss(case), Unit::Mebibytes, name, memory.pss);
@@ -66,20 +66,25 @@ impl Run<'_> {
                 results.add(&measure, Unit::Milliseconds, name, value);
             }
         }
-        if also {
+        if weighed {
             sleep(SETTLE);
             let memory = Memory::of(running.pid()).context("the server has ended")?;
             results.add(&loaded_pss(case), Unit::Mebibytes, name, memory.pss);
-            self.open(running, results)?;
+        }
+        if paced {
+            self.open(running, name, results)?;
         }
         Ok(())
     }
 
-    /// Latencies at a part of the capacity.
-    fn open(&self, running: &Running<'_>, results: &mut Results) -> Result<()> {
+    /// Latencies at a part of the capacity of the server named `whose`.
+    ///
+    /// # Errors
+    /// When it fails.
+    pub fn open(&self, running: &Running<'_>, whose: &str, results: &mut Results) -> Result<()> {
         let (case, name) = (self.case.name, self.server.name);
         let capacity = rate(case, self.case.connections(), self.cores.server.len());
-        let Some((capacity, _)) = results.median(&capacity, name) else {
+        let Some((capacity, _)) = results.median(&capacity, whose) else {
             return Ok(());
         };
         let extent = Extent::Time {

@@ -18,6 +18,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::activity::{Activity, Verdict, Watched};
 use super::cores::Cores;
+use super::metrics::Metrics;
 use super::request::{Service, Working};
 use super::workers::Workers;
 
@@ -68,9 +69,24 @@ pub struct Opened {
 impl Opened {
     /// Serves `stream` to the end of the connection.
     pub async fn serve(self, service: Arc<Service>, stream: TcpStream) {
-        service.records.metrics.connections.add(1);
+        let _counted = Counted::new(&service.records.metrics);
         serve(&service, stream, &self).await;
-        service.records.metrics.connections.subtract(1);
+    }
+}
+
+/// An open connection in the metrics, also where it ends by a panic.
+struct Counted<'a>(&'a Metrics);
+
+impl<'a> Counted<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.connections.add(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Counted<'_> {
+    fn drop(&mut self) {
+        self.0.connections.subtract(1);
     }
 }
 

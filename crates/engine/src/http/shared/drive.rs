@@ -39,8 +39,12 @@ pub async fn run(shared: Arc<Shared>, load: Arc<Load>) {
             store,
             exports: Exports::P3(service),
         }) => drive(&shared, &load, store, &service).await,
-        // Nobody shares those.
-        Ok(_) => Ok(()),
+        Ok(Instance {
+            exports: Exports::P2(_),
+            ..
+        }) => Err(wasmtime::Error::msg(
+            "an instance of WASI 0.2 handles one request after the other",
+        )),
         Err(error) => Err(error),
     };
     shared.leave(&load);
