@@ -27,7 +27,7 @@ ln -s "$binaries/wisp" "$tmp/bin/wisp"
 cat >"$tmp/bin/containerd-shim-wisp-v1" <<SHIM
 #!/bin/bash
 case \$1 in -info | -v) exec "$binaries/containerd-shim-wisp-v1" "\$@" ;; esac
-exec strace -D -ff -qq -s 0 --decode-pids=pidns -o "$tmp/log/call" "$binaries/containerd-shim-wisp-v1" "\$@" 2>/dev/null
+exec strace -D -ff -qq -ttt -s 0 --decode-pids=pidns -o "$tmp/log/call" "$binaries/containerd-shim-wisp-v1" "\$@" 2>/dev/null
 SHIM
 chmod +x "$tmp/bin/containerd-shim-wisp-v1"
 for suite in "${suites[@]}"; do
@@ -45,23 +45,35 @@ unseen=$(sed -n '/^#### Listed/,$s/^\* \(`[^:]*\):.*/\1/p' <<<"$section" | names
 [ -n "$listed" ] && [ -n "$unseen" ] || { echo "calls: docs/security.md has no lists" >&2; exit 1; }
 # What processes call that have installed the list, from then on, and their threads,
 # whose numbers are others in the container. A guest's process is a fork; one that
-# executes something is native, or the compiler.
+# executes something is native, or the compiler. Numbers are used again: whoever made
+# a thread did so a moment before its first call.
 made=$(find "$tmp/log" -type f -print0 | xargs -0 awk '
-    FNR == 1 { pid = FILENAME; sub(/.*\./, "", pid); on = 0 }
-    match($0, /^[a-z0-9_]+\(/) {
-        call = substr($0, 1, RLENGTH - 1)
+    FNR == 1 { pid = FILENAME; sub(/.*\./, "", pid); on = 0; born[pid] = $1 }
+    $2 ~ /^[a-z0-9_]+\(/ {
+        call = $2
+        sub(/\(.*/, "", call)
         if (call == "execve" && / = 0$/) executes[pid] = 1
         if (on) late[pid] = late[pid] " " call
         else early[pid] = early[pid] " " call
         if (call ~ /^clone/ && match($0, / = [0-9]+/)) {
             number = substr($0, RSTART + 3, RLENGTH - 3)
             if (match($0, /[0-9]+ in strace/)) number = substr($0, RSTART, RLENGTH - 10)
-            made_by[number] = pid
-            if (on) thread[number] = 1
+            makers[number] = makers[number] " " pid ":" $1 ":" on
         }
         if (call == "seccomp" && /SECCOMP_SET_MODE_FILTER.* = 0$/) on = 1
     }
     END {
+        for (number in makers) {
+            count = split(makers[number], all, " ")
+            for (i = 1; i <= count; i++) {
+                split(all[i], maker, ":")
+                age = born[number] - maker[2]
+                if (!(number in born) || age < 0 || age > 5) continue
+                made_by[number] = maker[1]
+                if (maker[3]) thread[number] = 1
+                else delete thread[number]
+            }
+        }
         for (pid in thread)
             if (made_by[pid] in executes) delete thread[pid]
         do {
