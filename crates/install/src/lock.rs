@@ -1,7 +1,7 @@
 //! One installer at a time.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
@@ -46,9 +46,10 @@ impl Lock {
                         return Ok(Self { _file: locked });
                     }
                 }
-                // Whoever held it has just taken the directory with it.
+                // Whoever held it has just taken the directory with it: before the
+                // file was made, or when the directory was found to be there.
                 Err(InstallError::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && tries < TRIES =>
+                    if matches!(source.kind(), NotFound | AlreadyExists) && tries < TRIES =>
                 {
                     tries += 1;
                 }
@@ -67,7 +68,7 @@ pub fn wait_for_others(state: &Path) -> Result<(), InstallError> {
     let path = state.join(FILE);
     match File::open(&path) {
         Ok(file) => lock(file, &path).map(drop),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == NotFound => Ok(()),
         Err(error) => Err(InstallError::io("open", &path)(error)),
     }
 }
