@@ -6,9 +6,9 @@ use std::path::{Path, PathBuf};
 use crate::edit::{self, Runtime};
 use crate::error::InstallError;
 use crate::layout::{self, below};
+use crate::machine::{Crash, Machine, Silent, programs};
 use crate::meaning::Meaning;
 use crate::steps::Place;
-use crate::steps::tests::{Crash, Machine, Silent, programs};
 use crate::{Found, RUNTIME_TYPE, install, uninstall};
 
 /// Where a node has it, and what is in it.

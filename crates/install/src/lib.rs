@@ -20,7 +20,11 @@ mod files;
 mod install;
 pub mod layout;
 mod lock;
+#[cfg(test)]
+mod machine;
 mod meaning;
+#[cfg(test)]
+mod places_tests;
 mod programs;
 pub mod record;
 mod steps;

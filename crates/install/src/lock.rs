@@ -1,7 +1,7 @@
 //! One installer at a time.
 
 use std::fs::{self, File};
-use std::io::{self, ErrorKind::AlreadyExists, ErrorKind::NotFound};
+use std::io::ErrorKind::{AlreadyExists, NotFound};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 

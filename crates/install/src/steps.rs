@@ -165,4 +165,4 @@ pub(crate) fn step(watch: &mut dyn Watch, step: Step) -> Result<(), InstallError
 
 #[cfg(test)]
 #[path = "steps_tests.rs"]
-pub(crate) mod tests;
+mod tests;
