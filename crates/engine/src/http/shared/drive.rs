@@ -38,7 +38,10 @@ pub async fn run(shared: Arc<Shared>, load: Arc<Load>) {
         Ok(Instance {
             store,
             exports: Exports::P3(service),
-        }) => drive(&shared, &load, store, &service).await,
+        }) => {
+            let work = drive(shared.clone(), load.clone(), store, service);
+            load.course.run(Box::pin(work)).await
+        }
         Ok(Instance {
             exports: Exports::P2(_),
             ..
@@ -56,9 +59,7 @@ pub async fn run(shared: Arc<Shared>, load: Arc<Load>) {
     if let Err(error) = ended {
         tell(error, &mut waiting, &mut open);
     }
-    for job in waiting {
-        shared.give(job);
-    }
+    shared.give_again(waiting);
 }
 
 /// Tells those whose requests the instance worked on, or the one that it was made
@@ -90,16 +91,16 @@ impl Drop for Leaving<'_> {
 }
 
 async fn drive(
-    shared: &Arc<Shared>,
-    load: &Load,
+    shared: Arc<Shared>,
+    load: Arc<Load>,
     mut store: Store<Guest>,
-    service: &Service,
+    service: Service,
 ) -> wasmtime::Result<()> {
     let limit = shared.bounds.work;
     let came_back = AtomicBool::new(false);
     let begun = Begun::default();
     let mut guest = pin!(store.run_concurrent(async |store| {
-        work(shared, load, service, store, &begun, &came_back).await
+        work(&shared, &load, &service, store, &begun, &came_back).await
     }));
     let mut alarm = pin!(sleep_until((load.begun() + limit).into()));
     poll_fn(|context| {
@@ -113,9 +114,7 @@ async fn drive(
         // asked.
         if !came_back.load(Relaxed) {
             let (waiting, wanted) = load.computes();
-            for job in waiting {
-                shared.give(job);
-            }
+            shared.give_again(waiting);
             if !wanted {
                 return Poll::Ready(Ok(()));
             }

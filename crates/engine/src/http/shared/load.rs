@@ -6,6 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
+use super::course::Course;
 use super::{Bounds, Job, Over};
 use crate::http::spare::Spared;
 
@@ -15,6 +16,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// The requests of one instance: those that wait for it, and those that it works
 /// on.
 pub struct Load {
+    /// What works them off.
+    pub course: Course,
     bounds: Bounds,
     state: Mutex<State>,
 }
@@ -60,6 +63,7 @@ pub enum Next {
 impl Load {
     pub fn new(bounds: Bounds, first: Box<Job>) -> Self {
         Self {
+            course: Course::default(),
             bounds,
             state: Mutex::new(State {
                 waiting: VecDeque::from([first]),
@@ -77,7 +81,8 @@ impl Load {
         }
     }
 
-    /// Takes a request, if there is room for it.
+    /// Takes a request, if there is room for it. The instance does not learn of it
+    /// by this.
     ///
     /// # Errors
     /// The request, if there is none.
@@ -92,8 +97,19 @@ impl Load {
             state.accepts = Accepts::Never;
         }
         state.waiting.push_back(job);
-        state.wake();
         Ok(())
+    }
+
+    /// Has the instance go on with what it was offered: now, or in its own turn.
+    pub fn go_on(&self) {
+        if !self.course.go_on() {
+            self.wake();
+        }
+    }
+
+    /// Has the instance look at what it was offered, in its own turn.
+    pub fn wake(&self) {
+        self.state().wake();
     }
 
     /// What the instance does next; who asks is woken when that changes.

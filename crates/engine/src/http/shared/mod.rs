@@ -1,5 +1,6 @@
 //! Instances that work on several requests at once, as those of 0.3 can.
 
+mod course;
 mod drive;
 mod load;
 
@@ -87,30 +88,44 @@ impl Shared {
         held: Held,
     ) -> wasmtime::Result<()> {
         let (over, ended) = oneshot::channel();
-        self.give(Box::new(Job {
+        let load = self.give(Box::new(Job {
             request,
             answer: answer.clone(),
             held,
             over,
         }));
+        if let Some(load) = load {
+            load.go_on();
+        }
         match ended.await {
             Ok(result) => result,
             Err(_) => wasmtime::bail!("its instance ended without a word"),
         }
     }
 
-    /// Gives a request to an instance that can take it, or to a new one.
-    fn give(self: &Arc<Self>, mut job: Box<Job>) {
+    /// Gives a request to an instance that can take it, or to a new one. Answers
+    /// which it is that is there already, and is to go on or to be woken.
+    fn give(self: &Arc<Self>, mut job: Box<Job>) -> Option<Arc<Load>> {
         let mut loads = self.loads();
         for load in loads.iter().rev() {
             match load.offer(job) {
-                Ok(()) => return,
+                Ok(()) => return Some(load.clone()),
                 Err(refused) => job = refused,
             }
         }
         let load = Arc::new(Load::new(self.bounds, job));
         loads.push(load.clone());
         tokio::spawn(drive::run(self.clone(), load));
+        None
+    }
+
+    /// Gives requests that their instance does not get to.
+    fn give_again(self: &Arc<Self>, jobs: impl IntoIterator<Item = Box<Job>>) {
+        for job in jobs {
+            if let Some(load) = self.give(job) {
+                load.wake();
+            }
+        }
     }
 
     /// Ends instances that have had nothing to do since `since`.
