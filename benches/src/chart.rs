@@ -27,7 +27,7 @@ fn colour(contestant: &str) -> &'static str {
         "wisp" => "#7c5cff",
         "wisp-layer" | "wisp-before" | "wisp-run" => "#b3a2f2",
         "runc" | "hyper" => "#2f8fd0",
-        "crun" | "wasmtime" | "wasmtime-tuned" => "#2aa58a",
+        "crun" | "wasmtime" | "wasmtime-tuned" | "wasmtime-timeout" => "#2aa58a",
         _ => "#d98a2b",
     }
 }

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::Path;
 
 /// Contestants in the order in which they are listed.
-const ORDER: [&str; 11] = [
+const ORDER: [&str; 12] = [
     "wisp",
     "wisp-run",
     "wisp-layer",
@@ -20,6 +20,7 @@ const ORDER: [&str; 11] = [
     "crun",
     "wasmtime",
     "wasmtime-tuned",
+    "wasmtime-timeout",
     "runwasi",
     "runwasi-file",
     "hyper",

@@ -163,6 +163,11 @@ impl Case {
         self.name.starts_with("hello")
     }
 
+    /// Whether most of the time is the guest's own.
+    pub fn computes(&self) -> bool {
+        self.request == Request::Echo || self.name == "js-02"
+    }
+
     /// How many connections a server that works to capacity has.
     pub fn connections(&self) -> usize {
         match self.request {

@@ -23,6 +23,7 @@ client the second. With two, both share both where the machine has no more.
 | wisp-before | an earlier version of wisp, in a container |
 | wasmtime | `wasmtime serve` as it comes, of the Wasmtime that wisp has, but for how often an instance is used, which is the row's |
 | wasmtime-tuned | the same with the flags that make it fastest: memory that instances have written stays for the next, and the kernel says what it was (`PAGEMAP_SCAN`) |
+| wasmtime-timeout | the same with a limit to how long a request may take, where guests compute much: as wisp's, their code asks again and again whether the time has come |
 | runwasi | the peer shim, in a container: a pool of Wasmtime's default size, a fresh instance for each request, like the Wasmtime shim of its project |
 | hyper | a native server, a thread and an event loop per core, without Wasm |
 ";

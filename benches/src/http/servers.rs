@@ -6,7 +6,7 @@ use crate::http::connection::Exchange;
 use crate::http::containers::Containers;
 use crate::http::cores::{self, Cores};
 use crate::http::running::{Running, free_address};
-use crate::http::wasmtime::Wasmtime;
+use crate::http::wasmtime::{Wasmtime, Way};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::net::SocketAddr;
@@ -66,9 +66,9 @@ pub fn gather(
     let mut add = |name, kind| here.push(Server { name, kind });
     add("wisp-run", Kind::WispRun(programs.binaries.join("wisp")));
     if programs.wasmtime.exists() {
-        for (name, tuned) in [("wasmtime", false), ("wasmtime-tuned", true)] {
+        for (name, way) in Way::ALL {
             let program = programs.wasmtime.clone();
-            add(name, Kind::Wasmtime(Wasmtime { program, tuned }));
+            add(name, Kind::Wasmtime(Wasmtime { program, way }));
         }
     } else {
         missing.push("wasmtime: run benches/build.sh peers".to_owned());
@@ -114,7 +114,8 @@ impl Server {
         match &self.kind {
             Kind::Container(one) => one.name != "runwasi" || fresh,
             Kind::WispRun(_) => case.name == "hello-02-fresh",
-            Kind::Wasmtime(_) => true,
+            // Where the guest has much to compute.
+            Kind::Wasmtime(Wasmtime { way, .. }) => *way != Way::Timeout || case.computes(),
             Kind::Native(_) => case.is_native(),
         }
     }

@@ -7,16 +7,37 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// `wasmtime`, as it comes or with the flags that make it fastest.
+/// `wasmtime` with some flags.
 #[derive(Clone, Debug)]
 pub struct Wasmtime {
     pub program: PathBuf,
-    pub tuned: bool,
+    pub way: Way,
+}
+
+/// How it is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As it comes.
+    Plain,
+    /// With the flags that make it fastest.
+    Tuned,
+    /// With those, and a limit to how long a request may take, as wisp has one: the
+    /// guest's code asks again and again whether it has come.
+    Timeout,
+}
+
+impl Way {
+    /// All, with their names in tables and formulas.
+    pub const ALL: [(&str, Self); 3] = [
+        ("wasmtime", Self::Plain),
+        ("wasmtime-tuned", Self::Tuned),
+        ("wasmtime-timeout", Self::Timeout),
+    ];
 }
 
 /// What an instance has written stays for the next one, for as many as there may
 /// be, and the kernel says what it was.
-const TUNED: [&str; 6] = [
+const TUNED: &[&str] = &[
     "-Opooling-allocator=y",
     "-Opooling-pagemap-scan=y",
     "-Opooling-memory-keep-resident=1048576",
@@ -25,9 +46,17 @@ const TUNED: [&str; 6] = [
     "-Opooling-max-unused-warm-slots=1000",
 ];
 
+/// What wisp's requests have if nobody says otherwise.
+const TIMEOUT: &[&str] = &["-Wtimeout=60s"];
+
 impl Wasmtime {
-    fn flags(&self) -> &'static [&'static str] {
-        if self.tuned { &TUNED } else { &[] }
+    fn flags(&self) -> impl Iterator<Item = &'static str> {
+        let (tuned, timeout): (&[&str], &[&str]) = match self.way {
+            Way::Plain => (&[], &[]),
+            Way::Tuned => (TUNED, &[]),
+            Way::Timeout => (TUNED, TIMEOUT),
+        };
+        tuned.iter().chain(timeout).copied()
     }
 
     /// Compiles a component once, as all contestants have theirs compiled before.
@@ -36,8 +65,7 @@ impl Wasmtime {
     /// What it said.
     pub fn compile(&self, component: &Path, dir: &Path) -> Result<PathBuf> {
         let name = component.file_stem().unwrap_or_default().to_string_lossy();
-        let kind = if self.tuned { "tuned" } else { "plain" };
-        let compiled = dir.join(format!("{name}-{kind}.cwasm"));
+        let compiled = dir.join(format!("{name}-{:?}.cwasm", self.way));
         if compiled.exists() {
             return Ok(compiled);
         }
