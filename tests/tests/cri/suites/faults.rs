@@ -1,7 +1,7 @@
 //! Pods while containerd is down and while the disk of their logs is full.
 
 use super::Case;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -37,7 +37,24 @@ fn replace(path: &Path, text: &str) -> Result<()> {
     Ok(fs::rename(new, path)?)
 }
 
+/// How often containerd may lose what an ended guest wrote.
+const TRIES: usize = 3;
+
 fn crash(shared: &Test<'_>) -> Result<()> {
+    // When containerd comes back it opens the FIFOs in the background, and closes
+    // those that are not open yet when it finds their task ended. On a busy machine
+    // that happens; what they held is gone then, whoever held it.
+    for _ in 0..TRIES {
+        if is_read_after_crash(shared)? {
+            return Ok(());
+        }
+    }
+    bail!("what a guest wrote before its end was lost as a whole, {TRIES} times")
+}
+
+/// Whether containerd has read what an ended guest wrote meanwhile. It may have read
+/// nothing, never a part.
+fn is_read_after_crash(shared: &Test<'_>) -> Result<bool> {
     // Nobody else's containerd.
     let node = Node::start(shared.version())?;
     let images = Images::new()?;
@@ -75,10 +92,10 @@ fn crash(shared: &Test<'_>) -> Result<()> {
         status.exit_code == 0 && status.reason == "Completed",
         "{status:?}"
     );
-    ending.says("line 900")?;
-    let said = ending.text(Stream::Stdout)?;
-    ensure!(said == lines(1, 900), "{said}");
     lasting.says("line 300")?;
+    let read = ending.says("line 900").is_ok();
+    let said = ending.text(Stream::Stdout)?;
+    ensure!(said == lines(1, if read { 900 } else { 10 }), "{said}");
     replace(&dir.join("lasting"), &lines(301, 310))?;
     lasting.says("line 310")?;
     replace(&dir.join("lasting"), "the end\n")?;
@@ -87,7 +104,8 @@ fn crash(shared: &Test<'_>) -> Result<()> {
     lasting.says("the end")?;
     let said = lasting.text(Stream::Stdout)?;
     ensure!(said == format!("{}the end\n", lines(1, 310)), "{said}");
-    test.nothing_left()
+    test.nothing_left()?;
+    Ok(read)
 }
 
 /// A file system that goes with the test.
