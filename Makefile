@@ -76,13 +76,13 @@ fuzz: setup ## Feed each parser inputs guided by coverage (EACH=60 seconds, TARG
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh
 
-bench: bench-peers ## Measure beside the peers, 20 minutes (BINARIES=dir BASELINE=dir)
+bench: bench-peers ## Measure beside the peers, about 25 minutes (BINARIES=dir BASELINE=dir)
 	target/release/wisp-bench run --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
 bench-full: bench-peers ## The same with more samples, two hours
 	target/release/wisp-bench run --plan full --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
-bench-http: bench-peers ## Only HTTP servers, 8 minutes (BINARIES=dir BASELINE=dir)
+bench-http: bench-peers ## Only HTTP servers, about 12 minutes (BINARIES=dir BASELINE=dir)
 	target/release/wisp-bench run --only http --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
 bench-instructions: examples ## Compare two builds by instructions (BASELINE=dir)
