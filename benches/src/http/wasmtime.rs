@@ -46,8 +46,9 @@ const TUNED: &[&str] = &[
     "-Opooling-max-unused-warm-slots=1000",
 ];
 
-/// What wisp's requests have if nobody says otherwise.
-const TIMEOUT: &[&str] = &["-Wtimeout=60s"];
+/// What wisp's requests have if nobody says otherwise; what compiles does not conclude
+/// from it how.
+const TIMEOUT: &[&str] = &["-Wepoch-interruption=y", "-Wtimeout=60s"];
 
 impl Wasmtime {
     fn flags(&self) -> impl Iterator<Item = &'static str> {
