@@ -46,8 +46,8 @@ const TUNED: &[&str] = &[
     "-Opooling-max-unused-warm-slots=1000",
 ];
 
-/// What wisp's requests have if nobody says otherwise; what compiles does not conclude
-/// from it how.
+/// The limit that wisp's requests have if nobody says otherwise, and what code has to be
+/// compiled with for it: `serve` takes that from the limit, `compile` does not.
 const TIMEOUT: &[&str] = &["-Wepoch-interruption=y", "-Wtimeout=60s"];
 
 impl Wasmtime {

@@ -196,7 +196,7 @@ pub(crate) const PLAIN: &str =
 
 pub(crate) fn programs(version: &str) -> TempDir {
     let dir = tempfile::tempdir().expect("dir");
-    for (name, says) in [(SHIM, "Version: "), (CLI, "wisp ")] {
+    for (name, says) in [(SHIM, "  Version: "), (CLI, "wisp ")] {
         let path = dir.path().join(name);
         fs::write(&path, format!("#!/bin/sh\necho '{says}{version}'\n")).expect("write");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");

@@ -6,6 +6,15 @@ use crate::steps::Place;
 use crate::uninstall::uninstall;
 use crate::{Found, InstallError};
 
+/// Installs up to the restart: what is rendered from a changed file comes with one that
+/// is not here.
+fn change(machine: &Machine, place: &Place) {
+    let dir = programs("1.0.0");
+    let found = Found::of(dir.path()).expect("programs");
+    let error = install(place, &found, machine, &mut Crash(4, None));
+    assert!(matches!(error, Err(InstallError::Interrupted(_))));
+}
+
 #[test]
 fn no_place_for_programs_leaves_no_trace() {
     let machine = Machine::new();
@@ -68,11 +77,7 @@ fn templates_get_their_lines_and_lose_them() {
             config: rendered.clone().into(),
             ..machine.place()
         };
-        let dir = programs("1.0.0");
-        let found = Found::of(dir.path()).expect("programs");
-        // What is rendered from it comes with a restart that is not here.
-        let error = install(&place, &found, &machine, &mut Crash(4, None));
-        assert!(matches!(error, Err(InstallError::Interrupted(_))));
+        change(&machine, &place);
         let text = machine.read(&template).expect("template");
         assert!(text.starts_with("{{ template \"base\" . }}\n"), "{text}");
         assert!(!text.contains("version"), "{text}");
@@ -97,10 +102,7 @@ fn what_a_configuration_is_made_from_is_changed_in_its_place() {
         config: config.clone().into(),
         ..machine.place()
     };
-    let dir = programs("1.0.0");
-    let found = Found::of(dir.path()).expect("programs");
-    let error = install(&place, &found, &machine, &mut Crash(4, None));
-    assert!(matches!(error, Err(InstallError::Interrupted(_))));
+    change(&machine, &place);
     let text = machine.read(&source).expect("source");
     assert!(
         text.contains("${SNAP_DATA}") && text.contains("runtimes.wisp]"),

@@ -283,16 +283,7 @@ fn remove_versions(dir: &Path, place: &Path, keep: &[&Path]) -> Result<(), Insta
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn programs(version: &str) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().expect("dir");
-        for (name, says) in [(SHIM, "  Version: "), (CLI, "wisp ")] {
-            let path = dir.path().join(name);
-            fs::write(&path, format!("#!/bin/sh\necho '{says}{version}'\n")).expect("write");
-            fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("mode");
-        }
-        dir
-    }
+    use crate::machine::programs;
 
     #[test]
     fn versions_lie_beside_each_other_and_one_is_current() {

@@ -1,4 +1,4 @@
-//! An instance at work, which who brings it something can have go on at once.
+//! An instance at work, which whoever brings it something can have go on at once.
 
 use std::pin::Pin;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -52,6 +52,7 @@ impl Course {
         else {
             return false;
         };
+        let _panics = Panics(waker);
         let mut context = Context::from_waker(waker);
         if let Poll::Ready(result) = work.as_mut().poll(&mut context) {
             *ended = Some(result);
@@ -76,6 +77,18 @@ impl Going {
             self.waker = Some(context.waker().clone());
         }
         self.work.as_mut().poll(context)
+    }
+}
+
+/// Where the work panics in another's turn, its task must learn of it: nobody else ends
+/// what waits for it.
+struct Panics<'a>(&'a Waker);
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.wake_by_ref();
+        }
     }
 }
 
@@ -126,6 +139,29 @@ mod tests {
         let ended = task.await.expect("task").expect_err("the work's error");
         assert_eq!(ended.to_string(), "the end");
         assert!(!course.go_on(), "it is over");
+    }
+
+    #[tokio::test]
+    async fn a_panic_in_the_turn_of_another_ends_its_task() {
+        let course = Arc::new(Course::default());
+        let task = tokio::spawn({
+            let course = course.clone();
+            let mut first = true;
+            let work = Box::pin(async move {
+                let once = std::future::poll_fn(|_| match std::mem::take(&mut first) {
+                    true => Poll::Pending,
+                    false => Poll::Ready(()),
+                });
+                once.await;
+                panic!("the host's")
+            });
+            async move { course.run(work).await }
+        });
+        tokio::task::yield_now().await;
+        let gone = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| course.go_on()));
+        assert!(gone.is_err());
+        assert!(task.await.expect_err("it panics as well").is_panic());
+        assert!(!course.go_on());
     }
 
     #[tokio::test]
