@@ -29,12 +29,13 @@ client the second. With two, both share both where the machine has no more.
 ";
 
 const OPEN: &str = "\
-The same requests at 70 % of what the server did with 32 connections and one core, at
-random times that do not depend on the server (an open loop). A request that finds no
-connection free waits, and its latency counts from when it was due, so a server that
+The same requests at 70 % of what the server did right before with 32 connections and one
+core, at random times that do not depend on the server (an open loop). A request that finds
+no connection free waits, and its latency counts from when it was due, so a server that
 stalls is seen to stall (coordinated omission). The row of hyper in the first case is the
-native server at the times at which wisp is asked there: what is in it, the machine and the
-client do.";
+native server at 70 % of what it can do: what is in it, the machine and the client do. A
+machine that stands still for a millisecond costs each server the same share of its
+requests, and all have as little left over to make up for it.";
 
 const MEMORY: &str = "\
 PSS of the process that serves, two seconds after its first answer, alone and as one of 20,

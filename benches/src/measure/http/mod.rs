@@ -159,8 +159,8 @@ impl Http<'_> {
         }
     }
 
-    /// What the machine itself does to latencies: the native server's, asked when
-    /// wisp is.
+    /// What the machine itself does to latencies: the native server's, which is
+    /// asked for the same part of what it can do.
     fn floor(
         &self,
         case: &Case,
@@ -183,7 +183,7 @@ impl Http<'_> {
         };
         let done = server
             .start(case, exchange, place)
-            .and_then(|running| run.open(&running, "wisp", results));
+            .and_then(|running| run.open(&running, results));
         if let Err(error) = done {
             println!("    {}, {}: {error:#}", case.title, server.name);
         }

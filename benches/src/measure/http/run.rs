@@ -72,27 +72,27 @@ impl Run<'_> {
             results.add(&loaded_pss(case), Unit::Mebibytes, name, memory.pss);
         }
         if paced {
-            self.open(running, name, results)?;
+            self.open(running, results)?;
         }
         Ok(())
     }
 
-    /// Latencies at a part of the capacity of the server named `whose`.
+    /// Latencies at a part of what the server can do at the time: a machine that
+    /// is shared can do more or less a minute later, and a server close to its
+    /// capacity says more of that than of itself.
     ///
     /// # Errors
     /// When it fails.
-    pub fn open(&self, running: &Running<'_>, whose: &str, results: &mut Results) -> Result<()> {
+    pub fn open(&self, running: &Running<'_>, results: &mut Results) -> Result<()> {
         let (case, name) = (self.case.name, self.server.name);
-        let capacity = rate(case, self.case.connections(), self.cores.server.len());
-        let Some((capacity, _)) = results.median(&capacity, whose) else {
-            return Ok(());
-        };
-        let extent = Extent::Time {
+        let connections = self.case.connections();
+        let extent = |measured| Extent::Time {
             warm_up: self.plan.warm_up,
-            measured: self.plan.open,
+            measured,
         };
-        let pace = Pace::Open(capacity * PART);
-        let seen = self.load(running, self.case.connections(), pace, extent)?;
+        let capacity = self.load(running, connections, Pace::Closed, extent(self.plan.measured))?;
+        let pace = Pace::Open(capacity.rate * PART);
+        let seen = self.load(running, connections, pace, extent(self.plan.open))?;
         for (percentile, part) in PERCENTILES {
             let value = seen.latencies.quantile(part).context("no latencies")?;
             results.add(&open(case, percentile), Unit::Milliseconds, name, value);
