@@ -50,6 +50,18 @@ impl Class {
         })
     }
 
+    /// The one with this number, which is less than [`CLASSES`].
+    pub fn numbered(number: usize) -> Self {
+        let size = match number.checked_sub(FINE_CLASSES) {
+            None => (number + 1) * ALIGN,
+            Some(beyond) => {
+                let doubling = FINE << (beyond / PER_DOUBLING);
+                doubling + (beyond % PER_DOUBLING + 1) * (doubling / PER_DOUBLING)
+            }
+        };
+        Self { number, size }
+    }
+
     /// What the C library is asked for.
     #[inline]
     pub fn layout(self) -> Layout {
@@ -86,6 +98,7 @@ mod tests {
             );
             // Whatever has its size is of the same class.
             assert_eq!(of(class.size), Some(class));
+            assert_eq!(Class::numbered(class.number), class);
             // In order, and without gaps.
             assert!(
                 class == before || class.number == before.number + 1 && class.size > before.size

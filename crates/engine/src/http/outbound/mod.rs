@@ -28,6 +28,11 @@ pub struct Outbound {
     pub calls: Calls,
 }
 
+/// How many bytes of a body the host takes from a guest at once, of responses and
+/// of requests that it sends: of each it has up to three parts, which are memory
+/// of the container's process beside what its guests may have.
+const PART: usize = 64 << 10;
+
 type Io = Box<dyn Future<Output = Result<(), Error>> + Send>;
 type Answered = Result<(http::Response<WasiBody>, Io), Error>;
 
@@ -41,6 +46,14 @@ impl Outbound {
 }
 
 impl WasiHttpHooks for Outbound {
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        PART
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        PART
+    }
+
     fn send_request(
         &mut self,
         mut request: http::Request<WasiBody>,
