@@ -3,7 +3,7 @@
 use wasmparser::{Chunk, Parser, Payload};
 use wasmtime::{Engine, OutOfMemory, Precompiled};
 
-use crate::settings::{Calls, settings};
+use crate::settings::{Calls, Kind, settings};
 
 /// Why bytes cannot be compiled.
 #[derive(Debug, thiserror::Error)]
@@ -35,11 +35,13 @@ pub enum CompileError {
 /// Bytes that are no valid WebAssembly binary, or use what the engine has not.
 pub fn compile(bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
     if !recognise(bytes)? {
-        return engine(Calls::Synchronous)?
+        return engine(Kind::MODULE)?
             .precompile_module(bytes)
             .map_err(|error| problem(&error));
     }
-    if !wants_tasks(bytes) {
+    let names = Names::of(bytes);
+    let engine = |calls| engine(Kind::new(calls, !names.run));
+    if !names.tasks {
         let code = engine(Calls::Synchronous)?.precompile_component(bytes);
         match code.map_err(|error| problem(&error)) {
             // It may be asynchronous without saying so in its imports; what is
@@ -53,9 +55,9 @@ pub fn compile(bytes: &[u8]) -> Result<Vec<u8>, CompileError> {
         .map_err(|error| problem(&error))
 }
 
-fn engine(calls: Calls) -> Result<Engine, CompileError> {
+fn engine(kind: Kind) -> Result<Engine, CompileError> {
     let failed = |error| CompileError::Engine(format!("{error:#}"));
-    let mut config = settings(calls).map_err(failed)?;
+    let mut config = settings(kind).map_err(failed)?;
     config.parallel_compilation(true);
     Engine::new(&config).map_err(failed)
 }
@@ -68,34 +70,48 @@ fn problem(error: &wasmtime::Error) -> CompileError {
     }
 }
 
-/// Whether a component imports or exports an interface of WASI 0.3, most of
-/// which are asynchronous.
-fn wants_tasks(bytes: &[u8]) -> bool {
-    let mut depth = 0;
-    let mut found = false;
-    let mut see = |name: &str| found |= name.contains("@0.3.");
-    for payload in Parser::new(0).parse_all(bytes) {
-        // What is not valid is told by the compiler.
-        let Ok(payload) = payload else { break };
-        match payload {
-            Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
-            Payload::End(_) => depth -= 1,
-            Payload::ComponentImportSection(imports) if depth == 0 => {
-                imports
-                    .into_iter()
-                    .flatten()
-                    .for_each(|import| see(import.name.name));
+/// What a command exports; a component that does is run, not asked.
+const RUN: [&str; 2] = ["wasi:cli/run@0.2.", "wasi:cli/run@0.3."];
+
+/// What the names of a component's imports and exports tell.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Names {
+    /// It has to do with WASI 0.3, most of whose interfaces are asynchronous.
+    tasks: bool,
+    /// It is a command, whatever else it is.
+    run: bool,
+}
+
+impl Names {
+    fn of(bytes: &[u8]) -> Self {
+        let mut depth = 0;
+        let mut names = Self::default();
+        for payload in Parser::new(0).parse_all(bytes) {
+            // What is not valid is told by the compiler.
+            let Ok(payload) = payload else { break };
+            match payload {
+                Payload::ModuleSection { .. } | Payload::ComponentSection { .. } => depth += 1,
+                Payload::End(_) => depth -= 1,
+                Payload::ComponentImportSection(imports) if depth == 0 => {
+                    for import in imports.into_iter().flatten() {
+                        names.see(import.name.name);
+                    }
+                }
+                Payload::ComponentExportSection(exports) if depth == 0 => {
+                    for export in exports.into_iter().flatten() {
+                        names.see(export.name.name);
+                        names.run |= RUN.iter().any(|run| export.name.name.starts_with(run));
+                    }
+                }
+                _ => {}
             }
-            Payload::ComponentExportSection(exports) if depth == 0 => {
-                exports
-                    .into_iter()
-                    .flatten()
-                    .for_each(|export| see(export.name.name));
-            }
-            _ => {}
         }
+        names
     }
-    found
+
+    fn see(&mut self, name: &str) {
+        self.tasks |= name.contains("@0.3.");
+    }
 }
 
 /// Whether it is a component; a core module otherwise.

@@ -21,6 +21,51 @@ fn modules_and_components_are_compiled() {
     }
 }
 
+/// A component that exports an empty instance by each of these names.
+fn exporting(names: &[&str]) -> Vec<u8> {
+    let mut bytes = COMPONENT.to_vec();
+    bytes.extend([5, 3, 1, 1, 0]);
+    let mut exports = vec![names.len() as u8];
+    for name in names {
+        exports.extend([0, name.len() as u8]);
+        exports.extend(name.as_bytes());
+        exports.extend([5, 0, 0]);
+    }
+    bytes.extend([11, exports.len() as u8]);
+    bytes.extend(exports);
+    bytes
+}
+
+#[test]
+fn code_is_of_the_kind_that_its_exports_ask_for() {
+    use Calls::{Asynchronous, Synchronous};
+    for (names, kind) in [
+        (&[][..], Kind::new(Synchronous, true)),
+        (&["wasi:cli/run@0.2.6"], Kind::new(Synchronous, false)),
+        (&["wasi:cli/run@0.3.0"], Kind::new(Asynchronous, false)),
+        (&["wasi:http/incoming-handler@0.2.0"], Kind::new(Synchronous, true)),
+        (&["wasi:http/handler@0.3.0"], Kind::new(Asynchronous, true)),
+        (
+            &["wasi:cli/run@0.2.0", "wasi:http/handler@0.3.0"],
+            Kind::new(Asynchronous, false),
+        ),
+        // This one is no command: whoever runs it as a server needs its thread back.
+        (
+            &["wasi:cli/run@1.0.0", "wasi:http/incoming-handler@0.2.0"],
+            Kind::new(Synchronous, true),
+        ),
+    ] {
+        let code = compile(&exporting(names)).expect("valid");
+        let fits = |kind: &Kind| {
+            let engine = engine(*kind).expect("engine");
+            // SAFETY: compiled a moment ago.
+            unsafe { wasmtime::component::Component::deserialize(&engine, &code) }.is_ok()
+        };
+        let kinds: Vec<Kind> = Kind::ALL.into_iter().filter(fits).collect();
+        assert_eq!(kinds, [kind], "{names:?}");
+    }
+}
+
 #[test]
 fn precompiled_code_is_refused() {
     let code = compile(MODULE).expect("valid");

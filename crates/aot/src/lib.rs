@@ -31,4 +31,4 @@ pub use error::AotError;
 pub use key::Key;
 pub use limits::CompilerLimits;
 pub use priority::lower_priority;
-pub use settings::{Calls, WASMTIME_VERSION, settings};
+pub use settings::{Calls, Kind, WASMTIME_VERSION, settings};

@@ -10,7 +10,7 @@ struct Switch(&'static str, fn(&mut Config, bool) -> &mut Config, bool);
 /// What guests may use and how their code is made. The compiler and the
 /// runtime must agree on each, so each is said here rather than left to a
 /// default that could depend on how a crate was built.
-const SWITCHES: [Switch; 20] = [
+const SWITCHES: [Switch; 19] = [
     Switch("component-model", Config::wasm_component_model, true),
     Switch("bulk-memory", Config::wasm_bulk_memory, true),
     Switch("multi-value", Config::wasm_multi_value, true),
@@ -32,8 +32,6 @@ const SWITCHES: [Switch; 20] = [
     Switch("custom-page-sizes", Config::wasm_custom_page_sizes, false),
     Switch("stack-switching", Config::wasm_stack_switching, false),
     Switch("threads", Config::wasm_threads, true),
-    // Lets the runtime take the thread back from a guest that never ends.
-    Switch("epoch-interruption", Config::epoch_interruption, true),
     // Maps code to Wasm offsets, for the backtrace.
     Switch("address-map", Config::generate_address_map, true),
     Switch("unwind-info", Config::native_unwind_info, true),
@@ -49,9 +47,34 @@ pub enum Calls {
     Asynchronous,
 }
 
-impl Calls {
-    /// All, with what most programs use first.
-    pub const ALL: [Self; 2] = [Self::Synchronous, Self::Asynchronous];
+/// What code is made for, of which each kind wants an engine of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kind {
+    pub calls: Calls,
+    /// Whether the thread can be taken back from it: at each loop and call it looks
+    /// whether its time is over. Servers have many guests on a thread; a command
+    /// has its process, which signals end, and computes a fifth faster without.
+    pub interruptible: bool,
+}
+
+impl Kind {
+    /// That of core modules, which are commands.
+    pub const MODULE: Self = Self::new(Calls::Synchronous, false);
+
+    /// All, with what most programs are first.
+    pub const ALL: [Self; 4] = [
+        Self::MODULE,
+        Self::new(Calls::Synchronous, true),
+        Self::new(Calls::Asynchronous, false),
+        Self::new(Calls::Asynchronous, true),
+    ];
+
+    pub const fn new(calls: Calls, interruptible: bool) -> Self {
+        Self {
+            calls,
+            interruptible,
+        }
+    }
 }
 
 /// The engine's settings, the same for the process that compiles and for the
@@ -59,10 +82,11 @@ impl Calls {
 ///
 /// # Errors
 /// None with the settings as they are; Wasmtime reserves it.
-pub fn settings(calls: Calls) -> wasmtime::Result<Config> {
+pub fn settings(kind: Kind) -> wasmtime::Result<Config> {
     let mut config = Config::new();
-    let asynchronous = calls == Calls::Asynchronous;
+    let asynchronous = kind.calls == Calls::Asynchronous;
     config
+        .epoch_interruption(kind.interruptible)
         .wasm_component_model_async(asynchronous)
         .concurrency_support(asynchronous);
     for Switch(_, apply, on) in &SWITCHES {
@@ -80,7 +104,7 @@ pub fn settings(calls: Calls) -> wasmtime::Result<Config> {
 
 /// The settings as text, for the key.
 pub(crate) fn describe() -> String {
-    let mut text = String::from("collector=drc calls=synchronous-if-possible");
+    let mut text = String::from("collector=drc calls=synchronous-if-possible epoch-interruption=servers");
     for Switch(name, _, on) in &SWITCHES {
         text.push_str(&format!(" {name}={on}"));
     }
@@ -106,8 +130,8 @@ mod tests {
 
     #[test]
     fn an_engine_takes_the_settings() {
-        for calls in Calls::ALL {
-            wasmtime::Engine::new(&settings(calls).expect("settings")).expect("engine");
+        for kind in Kind::ALL {
+            wasmtime::Engine::new(&settings(kind).expect("settings")).expect("engine");
         }
     }
 }

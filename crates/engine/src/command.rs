@@ -14,9 +14,6 @@ use crate::prepare::Program;
 use crate::setup::{Setup, Surroundings};
 use crate::signals::install_command_signals;
 
-/// Signals end a command, time does not: a deadline that is never reached.
-const NEVER: u64 = u64::MAX / 2;
-
 /// How a guest ended: `Err(())` is its own report of a failure.
 type Outcome = wasmtime::Result<Result<(), ()>>;
 
@@ -54,17 +51,17 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Ar
     };
     let outcome = match program {
         Program::Module(pre) => {
-            let store = never_late(ModuleGuest::store(engine, &surroundings));
+            let store = ModuleGuest::store(engine, &surroundings);
             ready(Ok(()));
             runtime.block_on(module(store, pre))
         }
         Program::Command2(pre) => {
-            let store = never_late(Guest::store(engine, &surroundings));
+            let store = Guest::store(engine, &surroundings);
             ready(Ok(()));
             runtime.block_on(command2(store, pre))
         }
         Program::Command3(pre) => {
-            let store = never_late(Guest::store(engine, &surroundings));
+            let store = Guest::store(engine, &surroundings);
             ready(Ok(()));
             runtime.block_on(command3(store, pre))
         }
@@ -76,12 +73,6 @@ fn start(engine: &Engine, program: Program, setup: Setup) -> Result<(Outcome, Ar
     // A lookup that the guest did not wait for must not hold up the exit.
     runtime.shutdown_background();
     Ok((outcome, surroundings.budget))
-}
-
-/// A store whose guest is not interrupted.
-fn never_late<T: 'static>(mut store: Store<T>) -> Store<T> {
-    store.set_epoch_deadline(NEVER);
-    store
 }
 
 async fn module(mut store: Store<ModuleGuest>, pre: InstancePre<ModuleGuest>) -> Outcome {

@@ -11,7 +11,7 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi::{p2, p3};
 use wasmtime_wasi_http::p2::bindings as http2;
 use wasmtime_wasi_http::p3::bindings as http3;
-use wisp_aot::Calls;
+use wisp_aot::Kind;
 use wisp_capability::{Grant, Interfaces};
 
 use crate::command;
@@ -53,11 +53,11 @@ pub(crate) enum Program {
 /// nobody provides or `grant` denies.
 pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
     let path = path(&artifact);
-    let kind = Engine::detect_precompiled_file(&path)
+    let precompiled = Engine::detect_precompiled_file(&path)
         .map_err(|error| EngineError::Artifact(text(&error)))?;
-    match kind {
+    match precompiled {
         Some(Precompiled::Module) => {
-            let engine = engine(Calls::Synchronous, |_| {})?;
+            let engine = engine(Kind::MODULE, |_| {})?;
             Ok(Prepared {
                 program: module(&engine, &path, &grant.interfaces)?,
                 engine,
@@ -65,7 +65,7 @@ pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
             })
         }
         Some(Precompiled::Component) => {
-            let (calls, component) = map(&path)?;
+            let (kind, component) = map(&path)?;
             let engine = component.engine().clone();
             let prepared = Prepared {
                 program: link(&engine, &component, grant)?,
@@ -73,7 +73,11 @@ pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
                 page_map: None,
             };
             match prepared.program {
-                Program::Http(_) => prepared.with_pool(&path, calls, &component, grant),
+                // Nobody could take its thread back from a request that spins.
+                Program::Http(_) if !kind.interruptible => Err(EngineError::Artifact(
+                    "it is a server's, and was compiled as a command's".into(),
+                )),
+                Program::Http(_) => prepared.with_pool(&path, kind, &component, grant),
                 _ => Ok(prepared),
             }
         }
@@ -81,22 +85,22 @@ pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
     }
 }
 
-fn engine(calls: Calls, adjust: impl FnOnce(&mut Config)) -> Result<Engine, EngineError> {
+fn engine(kind: Kind, adjust: impl FnOnce(&mut Config)) -> Result<Engine, EngineError> {
     let failed = |error: wasmtime::Error| EngineError::Engine(text(&error));
-    let mut config = wisp_aot::settings(calls).map_err(failed)?;
+    let mut config = wisp_aot::settings(kind).map_err(failed)?;
     adjust(&mut config);
     Engine::new(&config).map_err(failed)
 }
 
 /// Maps a component for the engine that it was compiled for: the code says which
 /// it is by fitting.
-fn map(path: &Path) -> Result<(Calls, Component), EngineError> {
+fn map(path: &Path) -> Result<(Kind, Component), EngineError> {
     let mut problem = None;
-    for calls in Calls::ALL {
-        let engine = engine(calls, |_| {})?;
+    for kind in Kind::ALL {
+        let engine = engine(kind, |_| {})?;
         // SAFETY: the promise of `prepare`'s caller: our own compiler wrote it.
         match unsafe { Component::deserialize_file(&engine, path) } {
-            Ok(component) => return Ok((calls, component)),
+            Ok(component) => return Ok((kind, component)),
             Err(error) => problem = Some(text(&error)),
         }
     }
@@ -116,7 +120,7 @@ impl Prepared {
     fn with_pool(
         self,
         path: &Path,
-        calls: Calls,
+        kind: Kind,
         component: &Component,
         grant: &Grant,
     ) -> Result<Self, EngineError> {
@@ -125,7 +129,7 @@ impl Prepared {
             return Ok(self);
         };
         let world = self.world();
-        let engine = engine(calls, |config| {
+        let engine = engine(kind, |config| {
             pool::reserve(config, &needs, &grant.http, world);
         })?;
         // SAFETY: as for `map`, which has had the same file.

@@ -76,7 +76,7 @@ fn what_is_only_large_is_compiled() {
 fn a_small_program_that_takes_for_ever_is_refused_by_that_setting() {
     let node = Node::new(|compiler| compiler.timeout_seconds = 1);
     node.refused(
-        &programs::nested_loops(10_000),
+        &programs::component(&programs::nested_loops(10_000)),
         &["within 1 s", "compiler.timeout_seconds"],
     );
 }

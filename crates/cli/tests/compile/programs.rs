@@ -231,6 +231,17 @@ pub fn nested_components(depth: usize) -> Vec<u8> {
     before.into_iter().rev().flatten().collect()
 }
 
+/// A component with this module, and no command: its code can be interrupted,
+/// which takes the compiler longer.
+pub fn component(module: &[u8]) -> Vec<u8> {
+    let mut component = COMPONENT.to_vec();
+    // Section 1 is a core module.
+    component.push(1);
+    leb128(module.len(), &mut component);
+    component.extend(module);
+    component
+}
+
 fn leb128(mut value: usize, sink: &mut Vec<u8>) {
     loop {
         let low = u8::try_from(value & 0x7f).expect("seven bits");
