@@ -4,7 +4,7 @@
 export PATH := $(PATH):$(HOME)/.cargo/bin:/usr/local/go/bin:/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist image examples demo test test-vm test-kubernetes churn storm calls fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
+.PHONY: help setup build dist profile image examples demo test test-vm test-kubernetes churn storm calls fuzz lint bench bench-full bench-http bench-instructions bench-baseline bench-peers clean
 
 # What the benchmarks measure, and what to compare it with (a directory with
 # both binaries; `make bench-baseline REF=…` makes one).
@@ -41,6 +41,10 @@ dist: examples ## Static binaries to release, in target/dist/out/ (as root; ARCH
 	@scripts/setup.sh dist
 	@ARCHS="$(ARCHS)" JOBS="$(JOBS)" scripts/dist.sh
 	@scripts/test-dist.sh
+
+profile: build examples ## Count what releases are optimised by, into crates/shim/profile/
+	@scripts/setup.sh profile
+	@scripts/profile.sh
 
 image: ## The node installer's image of what `make dist` left (FROM=target/release: of `make build`)
 	@scripts/image.sh $(FROM)

@@ -22,11 +22,8 @@ for arch in "${archs[@]}"; do
     *) fail "no binaries are made for $arch: ARCHS is some of x86_64 and aarch64" ;;
     esac
 done
-host=$(rustc -vV | sed -n 's/^host: //p')
-[ "${host%%-*}" = x86_64 ] || fail "releases are built on x86_64, and this Rust is for $host"
-sysroot=$(rustc --print sysroot)
-[ -x "$sysroot/lib/rustlib/$host/bin/rust-lld" ] ||
-    fail "this Rust has no rust-lld, which links for both machines; rustup's has (https://rustup.rs)"
+# shellcheck source-path=SCRIPTDIR source=static.sh
+. scripts/static.sh
 
 metadata() { cargo metadata --locked --no-deps --format-version 1 | jq -r "$1"; }
 version=$(metadata '.packages[] | select(.name == "wisp-shim").version')
@@ -34,37 +31,22 @@ version=$(metadata '.packages[] | select(.name == "wisp-shim").version')
 # exported: cargo would build what looks at it again for each commit.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
 
-# In programs, sources have the same names wherever they were built.
-flags="--remap-path-prefix=$repo=/wisp"
-cargo fetch --quiet --locked
-for index in "${CARGO_HOME:-$HOME/.cargo}"/registry/src/*/; do
-    flags+=$'\x1f'"--remap-path-prefix=${index%/}=/crates"
-done
-flags+=$'\x1f'"--remap-path-prefix=$sysroot/lib/rustlib/src/rust=/rust"
-
-# build ARCH PACKAGE PROGRAM [FLAG…]: the flags are for the program itself.
-# One package a time, or the compiler would be linked into the shim. A directory
-# for each machine, so that two shells can build for both at once.
-build() {
-    local arch=$1 target=$1-unknown-linux-musl package=$2 program=$3
-    shift 3
-    CARGO_TARGET_DIR=$build/$arch CARGO_ENCODED_RUSTFLAGS=$flags \
-        CARGO_TARGET_X86_64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-        CARGO_TARGET_AARCH64_UNKNOWN_LINUX_MUSL_LINKER=rust-lld \
-        CC_x86_64_unknown_linux_musl=musl-gcc \
-        CC_aarch64_unknown_linux_musl=aarch64-linux-gnu-gcc \
-        AR_aarch64_unknown_linux_musl=aarch64-linux-gnu-ar \
-        nice -n 19 cargo rustc --locked --profile dist --target "$target" ${JOBS:+-j "$JOBS"} \
-        -p "$package" --bin "$program" -- "$@"
+# profile ARCH: the flags by which what scripts/profile.sh counted is used, if there is
+# something for this machine. What has changed since is compiled as if nobody had.
+profile() {
+    local file=$repo/crates/shim/profile/$1.profdata
+    [ -e "$file" ] || return 0
+    printf '\x1f-Cprofile-use=%s\x1f-Cllvm-args=-no-pgo-warn-mismatch' "$file"
 }
 
 for arch in "${archs[@]}"; do
     echo "==> wisp $version for $arch"
     # At a fixed address (docs/start-up.md); wisp, whose compiler reads what
     # strangers wrote, at one that nobody knows where rustc can do that.
-    build "$arch" wisp-shim containerd-shim-wisp-v1 -C relocation-model=static
-    build "$arch" wisp-cli wisp
-    build "$arch" wisp-node-installer wisp-node-installer
+    used=$(profile "$arch")
+    build_static "$arch" "$used" wisp-shim containerd-shim-wisp-v1 -- -C relocation-model=static
+    build_static "$arch" "$used" wisp-cli wisp
+    build_static "$arch" "$used" wisp-node-installer wisp-node-installer
 done
 
 rm -rf "$out.new"

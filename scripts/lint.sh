@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 
 cargo fmt --all --check
 cargo clippy --release --locked --workspace --all-targets --quiet -- -D warnings
+cargo clippy --release --locked -p wisp-shim --features train --quiet -- -D warnings
 
 (
     cd examples

@@ -4,6 +4,7 @@
 # nothing is missing; otherwise it says in one line what it could not get.
 #   setup.sh          for all but releases
 #   setup.sh dist     for releases as well
+#   setup.sh profile  and to count what they execute (scripts/profile.sh)
 set -euo pipefail
 
 fail() {
@@ -22,8 +23,8 @@ has_c_for_wasm() {
 can_install() { apt-cache policy "$1" | grep -q 'Candidate: [0-9]'; }
 
 case ${1:-} in
-'' | dist) purpose=${1:-} ;;
-*) fail "for nothing, or for dist; not for '$1'" ;;
+'' | dist | profile) purpose=${1:-} ;;
+*) fail "for nothing, for dist or for profile; not for '$1'" ;;
 esac
 
 # What has to be there, and the Debian package that has it.
@@ -47,7 +48,7 @@ has openssl || missing+=(openssl)
 has jq || missing+=(jq)
 # Makes calls of the kernel slow, and fail.
 has strace || missing+=(strace)
-if [ "$purpose" = dist ]; then
+if [ -n "$purpose" ]; then
     # Both compile C for a C library that is not this machine's: ring's, and a
     # few lines of Wasmtime's.
     has musl-gcc || missing+=(musl-tools)
@@ -102,12 +103,15 @@ found=$(rustc --version | cut -d' ' -f2)
 sysroot=$(rustc --print sysroot)
 additions=()
 targets=(wasm32-wasip1 wasm32-wasip2)
-[ "$purpose" != dist ] || targets+=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
+[ -z "$purpose" ] || targets+=(x86_64-unknown-linux-musl aarch64-unknown-linux-musl)
 for target in "${targets[@]}"; do
     [ -d "$sysroot/lib/rustlib/$target" ] || additions+=("target add $target")
 done
 [ -x "$sysroot/bin/cargo-clippy" ] || additions+=("component add clippy")
 [ -x "$sysroot/bin/rustfmt" ] || additions+=("component add rustfmt")
+host=$(rustc -vV | sed -n 's/^host: //p')
+[ "$purpose" != profile ] || [ -x "$sysroot/lib/rustlib/$host/bin/llvm-profdata" ] ||
+    additions+=("component add llvm-tools")
 for addition in "${additions[@]}"; do
     has rustup || fail "this Rust lacks what 'rustup $addition' adds, and there is no rustup; see https://rustup.rs"
     echo "setup: rustup $addition"

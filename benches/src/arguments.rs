@@ -2,6 +2,7 @@
 
 use crate::instructions;
 use crate::plan::Plan;
+use crate::train;
 use clap::{Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -18,6 +19,8 @@ pub enum What {
     Run(Run),
     /// Compare two builds by the instructions they execute
     Instructions(instructions::Instructions),
+    /// Put a program under load that counts what it executes
+    Train(train::Train),
 }
 
 #[derive(Debug, clap::Args)]

@@ -22,6 +22,7 @@ mod samples;
 mod started;
 mod subjects;
 mod task;
+mod train;
 
 use crate::arguments::{Arguments, Length, Run, Subject, What};
 use crate::bench::Bench;
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
     let done = match arguments.what {
         What::Run(run) => measure(&run),
         What::Instructions(instructions) => instructions.compare(),
+        What::Train(train) => train.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -6,6 +6,8 @@ use crate::http::cores;
 use crate::http::response::Reader;
 use crate::started::{self, Noted};
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -75,6 +77,26 @@ impl<'a> Running<'a> {
             // Process ids are below 2^22.
             Process::Child { child, .. } => i32::try_from(child.id()).unwrap_or_default(),
             Process::Container(container) => container.pid,
+        }
+    }
+
+    /// Asks a process to end, and waits until it has.
+    ///
+    /// # Errors
+    /// When it ends as one that failed does, or not in time.
+    pub fn end(mut self) -> Result<()> {
+        kill(Pid::from_raw(self.pid()), Signal::SIGTERM)?;
+        let Process::Child { child, .. } = &mut self.process else {
+            bail!("a container is ended by containerd");
+        };
+        let deadline = Instant::now() + START;
+        loop {
+            if let Some(status) = child.try_wait()? {
+                ensure!(status.success(), "it ended with {status}");
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "it does not end");
+            sleep(Duration::from_millis(5));
         }
     }
 

@@ -43,7 +43,10 @@ fn code_is_of_the_kind_that_its_exports_ask_for() {
         (&[][..], Kind::new(Synchronous, true)),
         (&["wasi:cli/run@0.2.6"], Kind::new(Synchronous, false)),
         (&["wasi:cli/run@0.3.0"], Kind::new(Asynchronous, false)),
-        (&["wasi:http/incoming-handler@0.2.0"], Kind::new(Synchronous, true)),
+        (
+            &["wasi:http/incoming-handler@0.2.0"],
+            Kind::new(Synchronous, true),
+        ),
         (&["wasi:http/handler@0.3.0"], Kind::new(Asynchronous, true)),
         (
             &["wasi:cli/run@0.2.0", "wasi:http/handler@0.3.0"],

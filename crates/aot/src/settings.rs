@@ -104,7 +104,8 @@ pub fn settings(kind: Kind) -> wasmtime::Result<Config> {
 
 /// The settings as text, for the key.
 pub(crate) fn describe() -> String {
-    let mut text = String::from("collector=drc calls=synchronous-if-possible epoch-interruption=servers");
+    let mut text =
+        String::from("collector=drc calls=synchronous-if-possible epoch-interruption=servers");
     for Switch(name, _, on) in &SWITCHES {
         text.push_str(&format!(" {name}={on}"));
     }

@@ -9,6 +9,7 @@
 //! | `serve FD …` | the daemon: the task service of one pod (internal) |
 //! | `init FD` | creates a container and becomes its guest (internal) |
 //! | `exec FD` | adds a process to a container (internal) |
+//! | `train FILE …` | serves without a container (only with the feature `train`) |
 
 mod bootstrap;
 mod containerd_version;
@@ -17,6 +18,8 @@ mod info;
 mod orphans;
 mod serve;
 mod start;
+#[cfg(feature = "train")]
+mod train;
 
 use std::process::ExitCode;
 
@@ -63,6 +66,8 @@ fn run(args: &[String]) -> anyhow::Result<ExitCode> {
             let flags = parse(rest.get(2..).unwrap_or_default())?;
             return serve::run(listener, &flags);
         }
+        #[cfg(feature = "train")]
+        Some("train") => return train::run(rest.get(1..).unwrap_or_default()),
         _ => {}
     }
     let flags = parse(rest)?;

@@ -90,7 +90,12 @@ impl Run<'_> {
             warm_up: self.plan.warm_up,
             measured,
         };
-        let capacity = self.load(running, connections, Pace::Closed, extent(self.plan.measured))?;
+        let capacity = self.load(
+            running,
+            connections,
+            Pace::Closed,
+            extent(self.plan.measured),
+        )?;
         let pace = Pace::Open(capacity.rate * PART);
         let seen = self.load(running, connections, pace, extent(self.plan.open))?;
         for (percentile, part) in PERCENTILES {
