@@ -29,7 +29,7 @@ pub struct Plan {
 /// How servers are put under load.
 #[derive(Clone, Debug)]
 pub struct Http {
-    /// Rounds, each with every server in every case.
+    /// How often each server of a case has its turn.
     pub rounds: usize,
     /// How many connections at once.
     pub connections: Vec<usize>,
@@ -43,8 +43,8 @@ pub struct Http {
     pub open: Duration,
     /// How many requests show that memory stays what it is.
     pub soak: u64,
-    /// Whether all cases are measured with all these processors, memory in all
-    /// rounds, and memory and open loops in all cases.
+    /// Whether all cases are measured with all these processors, and memory and
+    /// open loops in all cases.
     pub thorough: bool,
 }
 
@@ -66,12 +66,12 @@ impl Plan {
             ],
             later_starts: 5,
             http: Http {
-                rounds: 3,
+                rounds: 5,
                 connections: vec![1, 32, 256],
                 cores: vec![1, 2],
-                warm_up: Duration::from_millis(200),
-                measured: Duration::from_millis(800),
-                open: Duration::from_millis(2500),
+                warm_up: Duration::from_millis(100),
+                measured: Duration::from_millis(500),
+                open: Duration::from_millis(1500),
                 soak: 300_000,
                 thorough: false,
             },

@@ -13,8 +13,11 @@ const METHOD: &str = "\
 A client of the benchmarks' own holds the connections (HTTP/1.1, kept alive), sends the
 next request on each when the response to the one before has come (a closed loop), and
 checks the status and the length of each response; one wrong answer, and the server is
-not measured. With one core, the server has the first processor for itself and the
-client the second. With two, both share both where the machine has no more.
+not measured. All servers of a case are there at once, and idle but for the one that is
+asked: each in turn for a part of a second, several times, so that those who are compared
+had the same minutes of a machine that others share. With one core, the server has the
+first processor for itself and the client the second. With two, both share both where the
+machine has no more.
 
 | contestant | what |
 |---|---|

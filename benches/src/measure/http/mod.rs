@@ -1,19 +1,17 @@
 //! HTTP servers under load.
 
+mod case;
 pub mod names;
 mod run;
 mod soak;
 mod together;
 
-use crate::bench::turned;
 use crate::contestants::{Contestant, Form, Programs};
 use crate::http::cases::{CONNECTIONS, Case, REUSE, cases};
-use crate::http::connection::Exchange;
 use crate::http::containers::Containers;
 use crate::http::cores::Cores;
-use crate::http::servers::{self, Place, Server};
+use crate::http::servers::{self, Place};
 use crate::measure::http::names::{instance, rate};
-use crate::measure::http::run::Run;
 use crate::plan;
 use crate::results::{Results, Unit};
 use crate::started;
@@ -21,9 +19,6 @@ use anyhow::{Result, ensure};
 use std::collections::BTreeSet;
 use std::path::Path;
 use wisp_tests::Version;
-
-/// The case whose latencies are promised.
-const PROMISED: &str = "hello-02-fresh";
 
 /// What to measure, and with what.
 #[derive(Debug)]
@@ -97,13 +92,11 @@ impl Http<'_> {
                 guests: self.guests,
                 upstream: upstream.address,
             };
-            for round in 0..self.plan.rounds {
-                self.round(&servers, &place, round, results);
-                println!(
-                    "    servers with {count} processors: round {} of {}",
-                    round + 1,
-                    self.plan.rounds
-                );
+            for case in &self.cases {
+                if self.plan.thorough || case.is_hello() || *count == 1 {
+                    self.case(case, &servers, &place, results);
+                    println!("    servers with {count} processors: {}", case.title);
+                }
             }
             if *count == 1 {
                 self.together(&servers, &place, results);
@@ -130,63 +123,6 @@ impl Http<'_> {
             containers.import(&self.programs.binaries, guest, &file, &forms)?;
         }
         Ok(())
-    }
-
-    fn round(&self, servers: &[Server], place: &Place<'_>, round: usize, results: &mut Results) {
-        for case in &self.cases {
-            if !self.plan.thorough && !case.is_hello() && place.cores.server.len() > 1 {
-                continue;
-            }
-            let exchange = case.exchange(place.upstream);
-            let able: Vec<&Server> = servers.iter().filter(|one| one.does(case)).collect();
-            for server in turned(&able, round) {
-                let run = Run {
-                    case,
-                    exchange: &exchange,
-                    server,
-                    cores: place.cores,
-                    plan: self.plan,
-                };
-                let done = server
-                    .start(case, &exchange, place)
-                    .and_then(|running| run.measure(&running, round, results));
-                if let Err(error) = done {
-                    println!("    {}, {}: {error:#}", case.title, server.name);
-                    run.failed(results);
-                }
-            }
-            self.floor(case, &exchange, servers, place, results);
-        }
-    }
-
-    /// What the machine itself does to latencies: the native server's, which is
-    /// asked for the same part of what it can do.
-    fn floor(
-        &self,
-        case: &Case,
-        exchange: &Exchange,
-        servers: &[Server],
-        place: &Place<'_>,
-        results: &mut Results,
-    ) {
-        let native = servers.iter().find(|server| server.is_native());
-        let Some(server) = native else { return };
-        if case.name != PROMISED || place.cores.server.len() != 1 {
-            return;
-        }
-        let run = Run {
-            case,
-            exchange,
-            server,
-            cores: place.cores,
-            plan: self.plan,
-        };
-        let done = server
-            .start(case, exchange, place)
-            .and_then(|running| run.open(&running, results));
-        if let Err(error) = done {
-            println!("    {}, {}: {error:#}", case.title, server.name);
-        }
     }
 }
 

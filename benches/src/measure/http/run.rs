@@ -7,11 +7,20 @@ use crate::http::load::{self, Extent, Pace, Seen};
 use crate::http::running::Running;
 use crate::http::servers::Server;
 use crate::measure::http::names::{PART, PERCENTILES, idle_pss, latency, loaded_pss, open, rate};
-use crate::measure::memory::{Memory, SETTLE};
+use crate::measure::memory::Memory;
 use crate::plan;
 use crate::results::{Results, Unit};
 use anyhow::{Context, Result, anyhow};
-use std::thread::{scope, sleep};
+use std::thread::scope;
+
+/// How many connections at once a server has in a case, in turn.
+pub fn connections(plan: &plan::Http, case: &Case) -> Vec<usize> {
+    if case.is_hello() {
+        plan.connections.clone()
+    } else {
+        vec![case.connections()]
+    }
+}
 
 /// A server in one case.
 pub struct Run<'a> {
@@ -23,56 +32,51 @@ pub struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// How many connections at once, in turn.
-    fn connections(&self) -> Vec<usize> {
-        if self.case.is_hello() {
-            self.plan.connections.clone()
-        } else {
-            vec![self.case.connections()]
-        }
+    /// Weighs the server before it is asked for much.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn idle(&self, running: &Running<'_>, results: &mut Results) -> Result<()> {
+        self.weigh(running, &idle_pss(self.case.name), results)
     }
 
-    /// Puts the server under load and weighs it.
+    /// Weighs the server after that.
+    ///
+    /// # Errors
+    /// When it has ended.
+    pub fn loaded(&self, running: &Running<'_>, results: &mut Results) -> Result<()> {
+        self.weigh(running, &loaded_pss(self.case.name), results)
+    }
+
+    fn weigh(&self, running: &Running<'_>, measure: &str, results: &mut Results) -> Result<()> {
+        let memory = Memory::of(running.pid()).context("the server has ended")?;
+        results.add(measure, Unit::Mebibytes, self.server.name, memory.pss);
+        Ok(())
+    }
+
+    /// All that the server can do, with so many connections.
     ///
     /// # Errors
     /// When it fails.
-    pub fn measure(
+    pub fn rate(
         &self,
         running: &Running<'_>,
-        round: usize,
+        connections: usize,
         results: &mut Results,
     ) -> Result<()> {
         let (case, name) = (self.case.name, self.server.name);
         let processors = self.cores.server.len();
-        // Memory and honest latencies are those of one processor.
-        let paced = processors == 1 && (self.case.is_hello() || self.plan.thorough);
-        let weighed = paced && (round == 0 || self.plan.thorough);
-        if weighed {
-            sleep(SETTLE);
-            let memory = Memory::of(running.pid()).context("the server has ended")?;
-            results.add(&idle_pss(case), Unit::Mebibytes, name, memory.pss);
-        }
-        for connections in self.connections() {
-            let extent = Extent::Time {
-                warm_up: self.plan.warm_up,
-                measured: self.plan.measured,
-            };
-            let seen = self.load(running, connections, Pace::Closed, extent)?;
-            let measure = rate(case, connections, processors);
-            results.add(&measure, Unit::PerSecond, name, seen.rate);
-            for (percentile, part) in PERCENTILES {
-                let measure = latency(case, connections, processors, percentile);
-                let value = seen.latencies.quantile(part).context("no latencies")?;
-                results.add(&measure, Unit::Milliseconds, name, value);
-            }
-        }
-        if weighed {
-            sleep(SETTLE);
-            let memory = Memory::of(running.pid()).context("the server has ended")?;
-            results.add(&loaded_pss(case), Unit::Mebibytes, name, memory.pss);
-        }
-        if paced {
-            self.open(running, results)?;
+        let extent = Extent::Time {
+            warm_up: self.plan.warm_up,
+            measured: self.plan.measured,
+        };
+        let seen = self.load(running, connections, Pace::Closed, extent)?;
+        let measure = rate(case, connections, processors);
+        results.add(&measure, Unit::PerSecond, name, seen.rate);
+        for (percentile, part) in PERCENTILES {
+            let measure = latency(case, connections, processors, percentile);
+            let value = seen.latencies.quantile(part).context("no latencies")?;
+            results.add(&measure, Unit::Milliseconds, name, value);
         }
         Ok(())
     }
@@ -127,7 +131,7 @@ impl Run<'_> {
 
     /// Notes that it failed.
     pub fn failed(&self, results: &mut Results) {
-        for connections in self.connections() {
+        for connections in connections(self.plan, self.case) {
             let measure = rate(self.case.name, connections, self.cores.server.len());
             results.failed(&measure, Unit::PerSecond, self.server.name);
         }
