@@ -215,10 +215,16 @@ fn leaves_nothing(test: &Test<'_>) -> Result<()> {
             "{:?} are not {before:?}",
             test.api()?.pids(&running.id)?
         );
-        let bundle = processes::concerning(test.namespace());
+        // What has said why it failed is about to end.
+        let gone = wait::until(PATIENCE, || {
+            let here = processes::concerning(test.namespace());
+            let mut lines = here.iter().map(|process| &process.line);
+            (!lines.any(|line| line.contains(" exec "))).then_some(())
+        });
         ensure!(
-            !bundle.iter().any(|process| process.line.contains(" exec ")),
-            "{bundle:?}"
+            gone.is_some(),
+            "{:?}",
+            processes::concerning(test.namespace())
         );
     }
     wasm.end_by(Signal::SIGTERM)?;
