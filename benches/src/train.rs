@@ -20,6 +20,18 @@ const GUESTS: [(&str, u64); 2] = [("http-02", 25), ("http-03", 25)];
 /// How many lines `/stream` sends, which a guest writes one by one.
 const LINES: u64 = 1000;
 
+/// Asks for a header's value, a long one, and a line break.
+fn long() -> Exchange {
+    const LENGTH: usize = 32 << 10;
+    let value = "x".repeat(LENGTH);
+    let head =
+        format!("GET /header?name=long HTTP/1.1\r\nhost: localhost\r\nlong: {value}\r\n\r\n");
+    Exchange {
+        request: head.into_bytes(),
+        response: LENGTH as u64 + 1,
+    }
+}
+
 #[derive(Debug, clap::Args)]
 pub struct Train {
     /// The program, built with the feature `train`
@@ -88,6 +100,9 @@ impl Train {
         for (exchange, requests) in [
             (Exchange::get("/", length), 40_000),
             (Exchange::get("/method", 4), 4000),
+            // A body that a guest writes at once. A loop over bytes that has only seen
+            // short ones is compiled for those.
+            (long(), 8000),
             (Exchange::post("/echo", &body), 4000),
             (Exchange::post("/echo", &body[..1000]), 4000),
             (
