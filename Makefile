@@ -80,7 +80,7 @@ fuzz: setup ## Feed each parser inputs guided by coverage (EACH=60 seconds, TARG
 lint: setup ## Format, clippy, dependency policy
 	@scripts/lint.sh
 
-bench: bench-peers ## Measure beside the peers, about 25 minutes (BINARIES=dir BASELINE=dir)
+bench: bench-peers ## Measure beside the peers, about 17 minutes (BINARIES=dir BASELINE=dir)
 	target/release/wisp-bench run --binaries $(BINARIES) $(if $(BASELINE),--baseline $(BASELINE))
 
 bench-full: bench-peers ## The same with more samples, two hours

@@ -49,7 +49,7 @@ pub struct Http {
 }
 
 impl Plan {
-    /// For `make bench`: about twenty minutes on two cores, of which eight are for HTTP servers.
+    /// For `make bench`: about 17 minutes on two cores, most of them for HTTP servers.
     pub fn quick() -> Self {
         Self {
             ctr_runs: 30,

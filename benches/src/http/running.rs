@@ -85,10 +85,11 @@ impl<'a> Running<'a> {
     /// # Errors
     /// When it ends as one that failed does, or not in time.
     pub fn end(mut self) -> Result<()> {
-        kill(Pid::from_raw(self.pid()), Signal::SIGTERM)?;
+        let pid = Pid::from_raw(self.pid());
         let Process::Child { child, .. } = &mut self.process else {
             bail!("a container is ended by containerd");
         };
+        kill(pid, Signal::SIGTERM)?;
         let deadline = Instant::now() + START;
         loop {
             if let Some(status) = child.try_wait()? {

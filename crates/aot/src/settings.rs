@@ -53,7 +53,7 @@ pub struct Kind {
     pub calls: Calls,
     /// Whether the thread can be taken back from it: at each loop and call it looks
     /// whether its time is over. Servers have many guests on a thread; a command
-    /// has its process, which signals end, and computes a fifth faster without.
+    /// has its process, which signals end, and computes faster without.
     pub interruptible: bool,
 }
 

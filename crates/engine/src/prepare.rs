@@ -68,15 +68,11 @@ pub fn prepare(artifact: File, grant: &Grant) -> Result<Prepared, EngineError> {
             let (kind, component) = map(&path)?;
             let engine = component.engine().clone();
             let prepared = Prepared {
-                program: link(&engine, &component, grant)?,
+                program: link(&engine, kind, &component, grant)?,
                 engine,
                 page_map: None,
             };
             match prepared.program {
-                // Nobody could take its thread back from a request that spins.
-                Program::Http(_) if !kind.interruptible => Err(EngineError::Artifact(
-                    "it is a server's, and was compiled as a command's".into(),
-                )),
                 Program::Http(_) => prepared.with_pool(&path, kind, &component, grant),
                 _ => Ok(prepared),
             }
@@ -137,7 +133,7 @@ impl Prepared {
             .map_err(|error| EngineError::Artifact(text(&error)))?;
         Ok(Self {
             page_map: PageMap::find(),
-            program: link(&engine, &component, grant)?,
+            program: link(&engine, kind, &component, grant)?,
             engine,
         })
     }
@@ -219,9 +215,21 @@ fn module_linker(
     Ok(linker)
 }
 
-fn link(engine: &Engine, component: &Component, grant: &Grant) -> Result<Program, EngineError> {
+fn link(
+    engine: &Engine,
+    kind: Kind,
+    component: &Component,
+    grant: &Grant,
+) -> Result<Program, EngineError> {
     let ty = component.component_type();
     let world = of_component(ty.exports(engine).map(|(name, _)| name))?;
+    // Nobody could take the thread back from a server whose code does not look at the
+    // time, and nobody sets one for a command.
+    if kind.interruptible != matches!(world, World::Http(_)) {
+        return Err(EngineError::Artifact(format!(
+            "it is no code for this kind of program, {world}"
+        )));
+    }
     let imports = Imports::of(ty.imports(engine).map(|(name, _)| name));
     interfaces::check(&grant.interfaces, ty.imports(engine).map(|(name, _)| name))?;
     let mut linker =
@@ -273,4 +281,53 @@ fn component_linker(
         wasmtime_wasi_http::p3::add_to_linker(&mut linker)?;
     }
     Ok(linker)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use wisp_aot::Calls;
+    use wisp_capability::{Policy, Request};
+
+    use super::*;
+
+    #[test]
+    fn code_of_another_sort_than_its_program_is_refused() {
+        let grant = wisp_capability::grant(&Request {
+            args: &["program".to_owned()],
+            env: &[],
+            cwd: "/",
+            annotations: &Default::default(),
+            mounts: &[],
+            root_readonly: false,
+            host_network: true,
+            memory_limit: None,
+            namespace: "",
+            policy: &Policy::default(),
+        });
+        let grant = grant.expect("granted");
+        for (export, interruptible) in [
+            ("wasi:cli/run@0.2.0", true),
+            ("wasi:http/incoming-handler@0.2.0", false),
+        ] {
+            let engine = engine(Kind::new(Calls::Synchronous, interruptible), |_| {});
+            let text = format!("(component (instance $i) (export \"{export}\" (instance $i)))");
+            let code = engine
+                .expect("engine")
+                .precompile_component(&wat::parse_str(text).expect("text"));
+            let mut file = tempfile::tempfile().expect("file");
+            file.write_all(&code.expect("valid")).expect("written");
+            match prepare(file, &grant) {
+                Err(EngineError::Artifact(reason)) => {
+                    assert!(
+                        reason.contains("no code for this kind of program"),
+                        "{reason}"
+                    );
+                }
+                Err(error) => panic!("{export}: {error}"),
+                Ok(_) => panic!("{export}: it was taken"),
+            }
+        }
+    }
 }

@@ -48,15 +48,14 @@ impl Http<'_> {
     pub fn case(&self, case: &Case, servers: &[Server], place: &Place<'_>, results: &mut Results) {
         let exchange = case.exchange(place.upstream);
         let processors = place.cores.server.len();
-        let run = |server| Run {
-            case,
-            exchange: &exchange,
-            server,
-            cores: place.cores,
-            plan: self.plan,
-        };
-        let start = |server| -> Option<Taking<'_>> {
-            let run = run(server);
+        let start = |server, results: &mut Results| {
+            let run = Run {
+                case,
+                exchange: &exchange,
+                server,
+                cores: place.cores,
+                plan: self.plan,
+            };
             match server.start(case, &exchange, place) {
                 Ok(running) => Some(Taking {
                     run,
@@ -64,17 +63,16 @@ impl Http<'_> {
                 }),
                 Err(error) => {
                     println!("    {}, {}: {error:#}", case.title, server.name);
+                    run.failed(results);
                     None
                 }
             }
         };
-        let able = || servers.iter().filter(|server| server.does(case));
-        let mut taking: Vec<Taking<'_>> = able().filter_map(start).collect();
-        for server in able() {
-            if !taking.iter().any(|one| one.run.server.name == server.name) {
-                run(server).failed(results);
-            }
-        }
+        let mut taking: Vec<Taking<'_>> = servers
+            .iter()
+            .filter(|server| server.does(case))
+            .filter_map(|server| start(server, results))
+            .collect();
         // Memory and honest latencies are those of one processor.
         let paced = processors == 1 && (case.is_hello() || self.plan.thorough);
         if paced {
@@ -107,7 +105,7 @@ impl Http<'_> {
                 servers
                     .iter()
                     .filter(|one| one.is_native())
-                    .filter_map(start),
+                    .filter_map(|server| start(server, results)),
             );
         }
         let numbers: Vec<usize> = (0..taking.len()).collect();
